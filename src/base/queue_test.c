@@ -1,0 +1,76 @@
+#include "base/queue.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static void *item(intptr_t i)
+{
+    return (void *)i;
+}
+
+static void order_full_and_closed(void **state)
+{
+    (void)state;
+    struct queue *q = queue_new(2);
+    void *got;
+    assert_int_equal(queue_pop(q, &got, 0), ERR_TIMEOUT);
+    assert_int_equal(queue_pop(q, &got, 1000), ERR_TIMEOUT);
+    assert_int_equal(queue_try_push(q, item(1)), OK);
+    assert_int_equal(queue_push(q, item(2)), OK);
+    assert_int_equal(queue_try_push(q, item(3)), ERR_FULL);
+    assert_int_equal(queue_length(q), 2);
+    queue_close(q);
+    assert_int_equal(queue_try_push(q, item(4)), ERR_CLOSED);
+    assert_int_equal(queue_pop(q, &got, -1), OK);
+    assert_ptr_equal(got, item(1));
+    assert_int_equal(queue_pop(q, &got, -1), OK);
+    assert_ptr_equal(got, item(2));
+    assert_int_equal(queue_pop(q, &got, -1), ERR_CLOSED);
+    queue_free(q);
+}
+
+enum { PER_THREAD = 5000, N_PRODUCERS = 3 };
+
+static void *produce(void *queue)
+{
+    for (intptr_t i = 1; i <= PER_THREAD; i++)
+        if (queue_push(queue, item(i)) != OK)
+            return item(1);
+    return NULL;
+}
+
+static void nothing_lost_between_threads(void **state)
+{
+    (void)state;
+    struct queue *q = queue_new(7);
+    pthread_t producers[N_PRODUCERS];
+    for (int i = 0; i < N_PRODUCERS; i++)
+        pthread_create(&producers[i], NULL, produce, q);
+    int64_t sum = 0;
+    for (int i = 0; i < N_PRODUCERS * PER_THREAD; i++) {
+        void *got;
+        assert_int_equal(queue_pop(q, &got, -1), OK);
+        sum += (intptr_t)got;
+    }
+    for (int i = 0; i < N_PRODUCERS; i++) {
+        void *failed;
+        pthread_join(producers[i], &failed);
+        assert_null(failed);
+    }
+    assert_int_equal(sum, (int64_t)N_PRODUCERS * PER_THREAD * (PER_THREAD + 1) / 2);
+    queue_free(q);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(order_full_and_closed),
+        cmocka_unit_test(nothing_lost_between_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
