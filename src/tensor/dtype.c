@@ -54,6 +54,7 @@ static const struct dtype_info table[] = {
     [DTYPE_MXFP4] = {"MXFP4", 32, 17, NOT},
     [DTYPE_NVFP4] = {"NVFP4", 64, 36, NOT},
     [DTYPE_Q1_0] = {"Q1_0", 128, 18, NOT},
+    [DTYPE_Q2_0] = {"Q2_0", 64, 18, NOT},
     [DTYPE_BOOL] = {"BOOL", 1, 1, NOT},
     [DTYPE_U8] = {"U8", 1, 1, NOT},
     [DTYPE_U16] = {"U16", 1, 2, NOT},
@@ -63,6 +64,9 @@ static const struct dtype_info table[] = {
     [DTYPE_F8_E5M2] = {"F8_E5M2", 1, 1, NOT},
     [DTYPE_F8_E8M0] = {"F8_E8M0", 1, 1, NOT},
     [DTYPE_C64] = {"C64", 1, 8, NOT},
+    [DTYPE_F4] = {"F4", 2, 1, NOT},
+    [DTYPE_F6_E2M3] = {"F6_E2M3", 4, 3, NOT},
+    [DTYPE_F6_E3M2] = {"F6_E3M2", 4, 3, NOT},
 };
 static_assert(sizeof(table) / sizeof(table[0]) == N_DTYPES, "every type has its row");
 

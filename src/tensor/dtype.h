@@ -49,7 +49,8 @@ enum dtype {
     DTYPE_MXFP4 = 39,
     DTYPE_NVFP4 = 40,
     DTYPE_Q1_0 = 41,
-    N_GGUF_DTYPES = 42,
+    DTYPE_Q2_0 = 42,
+    N_GGUF_DTYPES = 43,
 
     /* Safetensors only. */
     DTYPE_BOOL = 256,
@@ -61,7 +62,10 @@ enum dtype {
     DTYPE_F8_E5M2 = 262,
     DTYPE_F8_E8M0 = 263,
     DTYPE_C64 = 264,
-    N_DTYPES = 265
+    DTYPE_F4 = 265,
+    DTYPE_F6_E2M3 = 266,
+    DTYPE_F6_E3M2 = 267,
+    N_DTYPES = 268
 };
 
 struct dtype_info {
