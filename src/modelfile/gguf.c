@@ -21,8 +21,19 @@ enum {
 };
 
 enum gguf_type {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
-    GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
     N_GGUF_TYPES
 };
 
@@ -30,9 +41,9 @@ static const struct {
     enum meta_type type;
     int bytes; /* of a number; 0 where it varies */
 } gguf_types[N_GGUF_TYPES] = {
-    [GGUF_U8] = {META_UINT, 1},   [GGUF_I8] = {META_INT, 1},      [GGUF_U16] = {META_UINT, 2},
-    [GGUF_I16] = {META_INT, 2},   [GGUF_U32] = {META_UINT, 4},    [GGUF_I32] = {META_INT, 4},
-    [GGUF_F32] = {META_FLOAT, 4}, [GGUF_BOOL] = {META_BOOL, 1},   [GGUF_STRING] = {META_STRING, 0},
+    [GGUF_U8] = {META_UINT, 1},     [GGUF_I8] = {META_INT, 1},    [GGUF_U16] = {META_UINT, 2},
+    [GGUF_I16] = {META_INT, 2},     [GGUF_U32] = {META_UINT, 4},  [GGUF_I32] = {META_INT, 4},
+    [GGUF_F32] = {META_FLOAT, 4},   [GGUF_BOOL] = {META_BOOL, 1}, [GGUF_STRING] = {META_STRING, 0},
     [GGUF_ARRAY] = {META_ARRAY, 0}, [GGUF_U64] = {META_UINT, 8},  [GGUF_I64] = {META_INT, 8},
     [GGUF_F64] = {META_FLOAT, 8},
 };
@@ -112,9 +123,7 @@ static enum err decode_number(enum gguf_type type, const uint8_t *p, struct meta
             memcpy(&v->f, p, sizeof(v->f));
         }
         return OK;
-    case META_INT:
-        v->i = sign_extend(bits, bytes);
-        return OK;
+    case META_INT: v->i = sign_extend(bits, bytes); return OK;
     case META_BOOL:
         if (bits > 1)
             return error_set(e, ERR_FORMAT, "a boolean is %llu, expected 0 or 1",
@@ -218,8 +227,10 @@ static enum err read_key(struct modelfile *m, struct cursor *c, const char **key
     if (!take_string(c, &text, &bytes))
         return error_short(c, "a metadata key", e);
     if (bytes == 0 || bytes >= MODEL_MAX_NAME)
-        return error_set(e, bytes ? ERR_LIMIT : ERR_FORMAT, "a metadata key has %llu bytes, "
-                         "expected 1 to %d", (unsigned long long)bytes, MODEL_MAX_NAME - 1);
+        return error_set(e, bytes ? ERR_LIMIT : ERR_FORMAT,
+                         "a metadata key has %llu bytes, "
+                         "expected 1 to %d",
+                         (unsigned long long)bytes, MODEL_MAX_NAME - 1);
     if (memchr(text, 0, (size_t)bytes) != NULL)
         return error_set(e, ERR_FORMAT, "metadata key \"%.64s\" has a zero byte in it", text);
     *key = arena_strndup(&m->names, text, (size_t)bytes);
@@ -244,8 +255,8 @@ static enum err read_metadata(struct modelfile *m, struct cursor *c, uint64_t n,
         meta->entries[meta->n++] = entry;
     }
     int twice_i = 0;
-    enum err err = name_index_build(&meta->index, meta->entries, sizeof(*meta->entries), meta->n,
-                                    &twice_i);
+    enum err err =
+        name_index_build(&meta->index, meta->entries, sizeof(*meta->entries), meta->n, &twice_i);
     if (err == ERR_FORMAT)
         return error_set(e, err, "metadata %s stands twice", meta->entries[twice_i].name);
     return err == OK ? OK : error_set(e, err, "no memory for metadata");
@@ -317,9 +328,9 @@ static enum err place_tensor(struct model_tensor *t, const struct mapped_file *f
 {
     uint64_t start, end;
     if (t->file_offset % alignment != 0)
-        return error_set(e, ERR_FORMAT, "tensor %s: offset %llu is no multiple of the alignment %llu",
-                         t->name, (unsigned long long)t->file_offset,
-                         (unsigned long long)alignment);
+        return error_set(e, ERR_FORMAT,
+                         "tensor %s: offset %llu is no multiple of the alignment %llu", t->name,
+                         (unsigned long long)t->file_offset, (unsigned long long)alignment);
     if (!size_add(f->header_bytes, t->file_offset, &start) || !size_add(start, t->bytes, &end))
         return error_set(e, ERR_FORMAT, "tensor %s: offset %llu overflows", t->name,
                          (unsigned long long)t->file_offset);
@@ -337,7 +348,8 @@ static enum err read_alignment(const struct meta_table *meta, uint64_t *alignmen
     if (v == NULL)
         return OK;
     if (v->type != META_UINT || v->u == 0 || v->u > GGUF_MAX_ALIGNMENT || (v->u & (v->u - 1)) != 0)
-        return error_set(e, ERR_FORMAT, "general.alignment is %lld, expected a power of two up to %d",
+        return error_set(e, ERR_FORMAT,
+                         "general.alignment is %lld, expected a power of two up to %d",
                          (long long)v->i, GGUF_MAX_ALIGNMENT);
     *alignment = v->u;
     return OK;
@@ -368,7 +380,8 @@ static enum err read_tensors(struct modelfile *m, struct cursor *c, uint64_t n, 
 
 /* ---- a file ---- */
 
-static enum err read_counts(struct cursor *c, uint64_t *n_tensors, uint64_t *n_meta, struct error *e)
+static enum err read_counts(struct cursor *c, uint64_t *n_tensors, uint64_t *n_meta,
+                            struct error *e)
 {
     const uint8_t *magic;
     uint32_t version;
@@ -382,12 +395,14 @@ static enum err read_counts(struct cursor *c, uint64_t *n_tensors, uint64_t *n_m
     if (!take_u32(c, &version) || !take_u64(c, n_tensors) || !take_u64(c, n_meta))
         return error_short(c, "the GGUF header", e);
     if (version != 0 && (version & 0xffff) == 0)
-        return error_set(e, ERR_UNSUPPORTED, "a big-endian GGUF file (version bytes swapped); "
+        return error_set(e, ERR_UNSUPPORTED,
+                         "a big-endian GGUF file (version bytes swapped); "
                          "only little-endian ones are supported");
     if (version != 2 && version != 3)
         return error_set(e, ERR_UNSUPPORTED, "GGUF version %u, supported are 2 and 3", version);
     if (*n_tensors > MODEL_MAX_TENSORS || *n_meta > MODEL_MAX_METADATA)
-        return error_set(e, ERR_LIMIT, "declares %llu tensors and %llu metadata pairs, limits %d, %d",
+        return error_set(e, ERR_LIMIT,
+                         "declares %llu tensors and %llu metadata pairs, limits %d, %d",
                          (unsigned long long)*n_tensors, (unsigned long long)*n_meta,
                          MODEL_MAX_TENSORS, MODEL_MAX_METADATA);
     return OK;
@@ -464,9 +479,10 @@ static enum err read_other_parts(struct modelfile *m, const char *path, struct e
     for (int part = 1; part < (int)n_parts; part++) {
         char next[4096];
         if (path == NULL || !part_path(path, part, (int)n_parts, next, sizeof(next)))
-            return error_set(e, ERR_INVALID, "a model in %llu parts, whose first must be named "
-                             "…-00001-of-%05llu.gguf", (unsigned long long)n_parts,
-                             (unsigned long long)n_parts);
+            return error_set(e, ERR_INVALID,
+                             "a model in %llu parts, whose first must be named "
+                             "…-00001-of-%05llu.gguf",
+                             (unsigned long long)n_parts, (unsigned long long)n_parts);
         enum err err = read_part(m, next, part, (int)n_parts, e);
         if (err != OK)
             return err;

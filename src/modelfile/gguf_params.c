@@ -24,8 +24,12 @@ static const struct meta_value *lookup(struct source *s, const char *name)
 
 static const char *type_name(const struct meta_value *v)
 {
-    static const char *const names[] = {"an unsigned number", "a negative or signed number",
-                                        "a float", "a boolean", "a string", "an array"};
+    static const char *const names[] = {"an unsigned number",
+                                        "a negative or signed number",
+                                        "a float",
+                                        "a boolean",
+                                        "a string",
+                                        "an array"};
     return names[v->type];
 }
 
@@ -87,9 +91,9 @@ static enum err read_string(const struct modelfile *m, const char *key, char *ou
 /* ---- keys of "llama" ---- */
 
 enum key_rule {
-    KEY_KNOWN,    /* read below, or without influence on results */
-    KEY_ZERO,     /* supported only if 0 (or false) */
-    KEY_ONE,      /* supported only if 1 (or true) */
+    KEY_KNOWN, /* read below, or without influence on results */
+    KEY_ZERO,  /* supported only if 0 (or false) */
+    KEY_ONE,   /* supported only if 1 (or true) */
 };
 
 static const struct {
@@ -203,7 +207,7 @@ static enum err read_heads(struct source *s, struct model_params *p, struct erro
 /* Architectures whose converter reorders q and k so that rope pairs stand side by side. */
 static enum rope_pairing pairing_of(const char *architecture)
 {
-    static const char *const neighbours[] = {"llama", "baichuan", "internlm2", "minicpm",
+    static const char *const neighbours[] = {"llama",    "baichuan",  "internlm2", "minicpm",
                                              "deepseek", "deepseek2", "command-r", "granite"};
     for (size_t i = 0; i < sizeof(neighbours) / sizeof(neighbours[0]); i++) {
         if (strcmp(architecture, neighbours[i]) == 0)
@@ -242,8 +246,10 @@ static enum err read_rope(struct source *s, struct model_params *p, struct error
     for (size_t i = 0; i < sizeof(factors) / sizeof(factors[0]); i++) {
         /* Leaving it out would give plausible text that is wrong from the first position on. */
         if (modelfile_find(s->m, factors[i]) != NULL)
-            return error_set(e, ERR_UNSUPPORTED, "tensor %s (rope factors per frequency, as in "
-                             "Llama 3.1 files) is not supported", factors[i]);
+            return error_set(e, ERR_UNSUPPORTED,
+                             "tensor %s (rope factors per frequency, as in "
+                             "Llama 3.1 files) is not supported",
+                             factors[i]);
     }
     p->rope_pairing = pairing_of(p->architecture);
     p->rope_base = 10000;
@@ -273,8 +279,8 @@ enum err gguf_params(const struct modelfile *m, struct model_params *p, struct e
     memset(p, 0, sizeof(*p));
     if (m->n_tensors == 0)
         return error_set(e, ERR_NOT_FOUND, "holds no tensors (a vocabulary only)");
-    enum err err = read_string(m, "general.architecture", p->architecture,
-                               sizeof(p->architecture), e);
+    enum err err =
+        read_string(m, "general.architecture", p->architecture, sizeof(p->architecture), e);
     if (err != OK)
         return err;
     if (read_string(m, "general.name", p->name, sizeof(p->name), NULL) != OK)

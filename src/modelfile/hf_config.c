@@ -94,7 +94,7 @@ static const struct {
     {"hidden_dropout", KEY_HARMLESS},
     {"resid_pdrop", KEY_HARMLESS},
     {"initializer_range", KEY_HARMLESS},
-    {"pretraining_tp", KEY_HARMLESS}, /* how a sum was cut up in training */
+    {"pretraining_tp", KEY_HARMLESS},    /* how a sum was cut up in training */
     {"max_window_layers", KEY_HARMLESS}, /* nothing without a sliding window */
     {"dtype", KEY_HARMLESS},             /* the files say it tensor by tensor */
     {"torch_dtype", KEY_HARMLESS},
@@ -154,13 +154,27 @@ static const struct {
     {"typical_p", KEY_HARMLESS},
 };
 
+struct excerpt {
+    char *text;
+    size_t bytes, room;
+};
+
+static int take_piece(const char *piece, size_t bytes, void *context)
+{
+    struct excerpt *x = context;
+    size_t n = bytes < x->room - x->bytes ? bytes : x->room - x->bytes;
+    memcpy(x->text + x->bytes, piece, n);
+    x->bytes += n;
+    return n == bytes ? 0 : -1; /* full: the rest need not be written */
+}
+
 /* A value as it stands in the file, cut short, for messages. */
 static const char *shown(const json_t *value, char *out, size_t out_bytes)
 {
-    size_t n = json_dumpb(value, out, out_bytes - 1, JSON_ENCODE_ANY | JSON_COMPACT);
-    if (n > out_bytes - 1)
-        n = out_bytes - 1; /* json_dumpb wrote as much as there was room for */
-    out[n] = 0;
+    struct excerpt x = {.text = out, .room = out_bytes - 1};
+    (void)json_dump_callback(value, take_piece, &x,
+                             JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(6));
+    out[x.bytes] = 0;
     return out;
 }
 
@@ -173,7 +187,7 @@ static bool is_off(const json_t *value)
 
 static enum err check_key(const char *key, const json_t *value, struct error *e)
 {
-    char text[64] = {0};
+    char text[64];
     size_t i = 0, n = sizeof(keys) / sizeof(keys[0]);
     while (i < n && strcmp(keys[i].name, key) != 0)
         i++;
@@ -196,7 +210,8 @@ static enum err check_keys(json_t *config, struct error *e)
 {
     const char *key;
     json_t *value;
-    json_object_foreach(config, key, value) {
+    json_object_foreach(config, key, value)
+    {
         enum err err = json_is_null(value) ? OK : check_key(key, value, e);
         if (err != OK)
             return err;
@@ -292,15 +307,17 @@ static enum err check_window(const json_t *config, const struct family *family, 
     char text[64];
     const json_t *window = json_object_get(config, "sliding_window");
     bool is_used;
-    enum err err = bool_or(config, "use_sliding_window", family->window != WINDOW_SWITCH, &is_used,
-                           e);
+    enum err err =
+        bool_or(config, "use_sliding_window", family->window != WINDOW_SWITCH, &is_used, e);
     if (err != OK || !is_used || json_is_null(window))
         return err;
     if (window == NULL && family->window == WINDOW_NONE)
         return OK;
     if (window == NULL && family->window == WINDOW_DEFAULT)
-        return error_set(e, ERR_UNSUPPORTED, "sliding_window is absent, which means 4096 for "
-                         "model_type %s; supported is only null", family->model_type);
+        return error_set(e, ERR_UNSUPPORTED,
+                         "sliding_window is absent, which means 4096 for "
+                         "model_type %s; supported is only null",
+                         family->model_type);
     return error_set(e, ERR_UNSUPPORTED, "sliding_window is %s, supported is only none",
                      window != NULL ? shown(window, text, sizeof(text)) : "switched on");
 }
@@ -344,12 +361,9 @@ static enum err read_shape(const json_t *config, struct model_params *p, struct 
         const char *key;
         int *out;
     } ints[] = {
-        {"hidden_size", &p->hidden},
-        {"intermediate_size", &p->ffn},
-        {"num_hidden_layers", &p->n_layers},
-        {"num_attention_heads", &p->n_heads},
-        {"vocab_size", &p->vocab},
-        {"max_position_embeddings", &p->context},
+        {"hidden_size", &p->hidden},         {"intermediate_size", &p->ffn},
+        {"num_hidden_layers", &p->n_layers}, {"num_attention_heads", &p->n_heads},
+        {"vocab_size", &p->vocab},           {"max_position_embeddings", &p->context},
     };
     enum err err = OK;
     for (size_t i = 0; i < sizeof(ints) / sizeof(ints[0]) && err == OK; i++)
@@ -370,8 +384,10 @@ static enum err read_heads(const json_t *config, const struct family *family,
         err = need_int(config, "head_dim", &p->head_size, e);
     } else {
         if (p->hidden % p->n_heads != 0)
-            return error_set(e, ERR_INVALID, "hidden_size %d is no multiple of num_attention_heads "
-                             "%d, and head_dim is missing", p->hidden, p->n_heads);
+            return error_set(e, ERR_INVALID,
+                             "hidden_size %d is no multiple of num_attention_heads "
+                             "%d, and head_dim is missing",
+                             p->hidden, p->n_heads);
         p->head_size = p->hidden / p->n_heads;
     }
     p->rope_size = p->head_size;
@@ -391,13 +407,18 @@ static bool is_one_of(const char *text, const char *const *list, size_t n)
 
 static enum err check_rope_keys(json_t *rope, const char *where, struct error *e)
 {
-    static const char *const known[] = {"type", "rope_type", "factor", "low_freq_factor",
-                                        "high_freq_factor", "original_max_position_embeddings",
+    static const char *const known[] = {"type",
+                                        "rope_type",
+                                        "factor",
+                                        "low_freq_factor",
+                                        "high_freq_factor",
+                                        "original_max_position_embeddings",
                                         "rope_theta"};
     char text[64];
     const char *key;
     json_t *value;
-    json_object_foreach(rope, key, value) {
+    json_object_foreach(rope, key, value)
+    {
         bool is_factor = strcmp(key, "partial_rotary_factor") == 0;
         if (json_is_null(value) || (is_factor && json_number_value(value) == 1) ||
             is_one_of(key, known, sizeof(known) / sizeof(known[0])))
@@ -426,8 +447,8 @@ static enum err read_scaling(json_t *rope, const char *where, struct model_param
                              struct error *e)
 {
     char text[64];
-    const json_t *type = get(rope, "rope_type") != NULL ? get(rope, "rope_type")
-                                                        : get(rope, "type");
+    const json_t *type =
+        get(rope, "rope_type") != NULL ? get(rope, "rope_type") : get(rope, "type");
     const json_t *old = get(rope, "type");
     if (!json_is_string(type))
         return error_set(e, ERR_INVALID, "%s has no string \"rope_type\" or \"type\"", where);

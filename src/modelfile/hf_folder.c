@@ -21,9 +21,16 @@ static const char suffix[] = ".safetensors";
 
 /* The small files that others read; the whole list of modelfile_text. */
 static const char *const text_names[] = {
-    "config.json",         "tokenizer.json",     "tokenizer_config.json", "generation_config.json",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
-    "vocab.json",          "merges.txt",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
 };
 static_assert(sizeof(text_names) / sizeof(text_names[0]) <= MODEL_MAX_TEXTS, "room for all");
 
@@ -105,10 +112,13 @@ static enum err collect_files(json_t *map, json_t *set, struct error *e)
 {
     const char *tensor;
     json_t *file;
-    json_object_foreach(map, tensor, file) {
+    json_object_foreach(map, tensor, file)
+    {
         if (!json_is_string(file) || !is_tensor_file(json_string_value(file)))
-            return error_set(e, ERR_FORMAT, "%s: tensor %.64s is in \"%.64s\", expected the plain "
-                             "name of a .safetensors file", index_name, tensor,
+            return error_set(e, ERR_FORMAT,
+                             "%s: tensor %.64s is in \"%.64s\", expected the plain "
+                             "name of a .safetensors file",
+                             index_name, tensor,
                              json_is_string(file) ? json_string_value(file) : "?");
         if (json_object_set_new(set, json_string_value(file), json_true()) != 0)
             return error_set(e, ERR_MEMORY, "no memory for file names");
@@ -121,7 +131,8 @@ static enum err list_index(json_t *map, struct name_list *files, struct error *e
     const char *name;
     json_t *ignored, *set = json_object();
     enum err err = collect_files(map, set, e);
-    json_object_foreach(set, name, ignored) {
+    json_object_foreach(set, name, ignored)
+    {
         if (err == OK)
             err = name_list_add(files, name, e);
     }
@@ -143,7 +154,8 @@ static enum err check_index(struct modelfile *m, json_t *map, const struct name_
         return OK; /* a duplicate: modelfile_finish says it */
     }
     enum err err = OK;
-    json_object_foreach(map, name, file) {
+    json_object_foreach(map, name, file)
+    {
         int tensor_i = hf_tensor_name(name, translated) ? name_index_find(&index, translated) : -1;
         const char *wanted = json_string_value(file);
         if (tensor_i < 0)
@@ -183,8 +195,8 @@ static enum err read_files(struct modelfile *m, const char *folder, struct name_
     return OK;
 }
 
-static enum err read_indexed(struct modelfile *m, const char *folder, const struct mapped_file *text,
-                             struct error *e)
+static enum err read_indexed(struct modelfile *m, const char *folder,
+                             const struct mapped_file *text, struct error *e)
 {
     json_t *index;
     struct name_list files = {0};
@@ -223,10 +235,10 @@ static enum err read_unindexed(struct modelfile *m, const char *folder, struct e
 {
     char path[4096];
     struct name_list files = {0};
-    bool has_single = join(folder, "model.safetensors", path, sizeof(path)) &&
-                      access(path, F_OK) == 0;
-    enum err err = has_single ? name_list_add(&files, "model.safetensors", e)
-                              : list_folder(folder, &files, e);
+    bool has_single =
+        join(folder, "model.safetensors", path, sizeof(path)) && access(path, F_OK) == 0;
+    enum err err =
+        has_single ? name_list_add(&files, "model.safetensors", e) : list_folder(folder, &files, e);
     if (err == OK)
         err = read_files(m, folder, &files, e);
     name_list_release(&files);
@@ -263,7 +275,8 @@ enum err hf_folder_open(struct modelfile *m, const char *path, struct error *e)
     if (err == OK)
         err = read_tensors(m, path, e);
     if (err == OK && m->n_files == 0 && m->n_texts == 0)
-        err = error_set(e, ERR_NOT_FOUND, "not a model folder: neither config.json, tokenizer.json "
+        err = error_set(e, ERR_NOT_FOUND,
+                        "not a model folder: neither config.json, tokenizer.json "
                         "nor *.safetensors in it");
     return err == OK ? tie(m, e) : err;
 }
@@ -289,8 +302,13 @@ enum err hf_params(const struct modelfile *m, struct model_params *p, struct err
         return err;
     }
     if (p->name[0] == 0) { /* the folder's name is what people call it */
-        const char *slash = strrchr(m->path, '/');
-        snprintf(p->name, sizeof(p->name), "%.100s", slash != NULL ? slash + 1 : m->path);
+        size_t end = strlen(m->path);
+        while (end > 0 && m->path[end - 1] == '/')
+            end--;
+        size_t start = end;
+        while (start > 0 && m->path[start - 1] != '/' && end - start < sizeof(p->name) - 1)
+            start--;
+        memcpy(p->name, m->path + start, end - start);
     }
     return OK;
 }

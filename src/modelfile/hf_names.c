@@ -24,20 +24,16 @@ static const struct name_pair model_names[] = {
 
 /* Inside a layer: the part between "model.layers.N." and ".weight" or ".bias". */
 static const struct name_pair layer_names[] = {
-    {"input_layernorm", "attn_norm"},
-    {"self_attn.q_proj", "attn_q"},
-    {"self_attn.k_proj", "attn_k"},
-    {"self_attn.v_proj", "attn_v"},
-    {"self_attn.o_proj", "attn_output"},
-    {"self_attn.q_norm", "attn_q_norm"},
-    {"self_attn.k_norm", "attn_k_norm"},
-    {"post_attention_layernorm", "ffn_norm"},
-    {"mlp.gate_proj", "ffn_gate"},
-    {"mlp.up_proj", "ffn_up"},
+    {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
+    {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
+    {"self_attn.o_proj", "attn_output"}, {"self_attn.q_norm", "attn_q_norm"},
+    {"self_attn.k_norm", "attn_k_norm"}, {"post_attention_layernorm", "ffn_norm"},
+    {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
     {"mlp.down_proj", "ffn_down"},
 };
 
-/* "17." at *p: a layer number as it is printed (no sign, no leading zeros); *p goes past the dot. */
+/* "17." at *p: a layer number as it is printed (no sign, no leading zeros); *p goes past the dot.
+ */
 static bool take_layer(const char **p, int *layer_i)
 {
     const char *digits = *p;
@@ -64,8 +60,8 @@ static bool write_layer_name(const char *name, char *out, int *n_out)
             continue;
         if (strcmp(name + n, ".weight") != 0 && strcmp(name + n, ".bias") != 0)
             continue;
-        *n_out = snprintf(out, MODEL_MAX_NAME, "blk.%d.%s%s", layer_i, layer_names[i].gguf,
-                          name + n);
+        *n_out =
+            snprintf(out, MODEL_MAX_NAME, "blk.%d.%s%s", layer_i, layer_names[i].gguf, name + n);
         return true;
     }
     return false;

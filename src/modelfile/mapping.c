@@ -18,8 +18,8 @@ static enum err map_descriptor(int fd, uint64_t max_bytes, struct mapped_file *o
     if (!S_ISREG(st.st_mode))
         return error_set(e, ERR_INVALID, "not a regular file");
     if ((uint64_t)st.st_size > max_bytes)
-        return error_set(e, ERR_LIMIT, "has %llu bytes, limit %llu",
-                         (unsigned long long)st.st_size, (unsigned long long)max_bytes);
+        return error_set(e, ERR_LIMIT, "has %llu bytes, limit %llu", (unsigned long long)st.st_size,
+                         (unsigned long long)max_bytes);
     if (st.st_size == 0) {
         out->data = (const uint8_t *)"";
         return OK;

@@ -77,8 +77,8 @@ static enum err open_path(struct modelfile *m, const char *path, struct error *e
 static void read_params(struct modelfile *m)
 {
     struct error why = {.code = OK};
-    enum err err = m->format == MODEL_GGUF ? gguf_params(m, &m->params, &why)
-                                           : hf_params(m, &m->params, &why);
+    enum err err =
+        m->format == MODEL_GGUF ? gguf_params(m, &m->params, &why) : hf_params(m, &m->params, &why);
     if (err != OK) {
         m->params_error = why;
         error_prefix(&m->params_error, "%s", path_tail(m->path));
@@ -172,8 +172,8 @@ static enum err check_name(const struct tensor_claim *c, struct error *e)
     for (size_t i = 0; i < c->name_bytes; i++) {
         unsigned char byte = (unsigned char)c->name[i];
         if (byte < 0x20 || byte == 0x7f)
-            return error_set(e, ERR_FORMAT, "tensor \"%.*s\" has byte 0x%02x in its name",
-                             (int)i, c->name, byte);
+            return error_set(e, ERR_FORMAT, "tensor \"%.*s\" has byte 0x%02x in its name", (int)i,
+                             c->name, byte);
     }
     return OK;
 }
@@ -192,8 +192,9 @@ static enum err measure(struct model_tensor *t, struct error *e)
             return error_set(e, ERR_FORMAT, "tensor %s: its shape overflows", t->name);
     }
     if (t->n_cols % (uint64_t)info->block_elems != 0)
-        return error_set(e, ERR_FORMAT, "tensor %s: rows of %llu elements, %s needs multiples of %d",
-                         t->name, (unsigned long long)t->n_cols, info->name, info->block_elems);
+        return error_set(e, ERR_FORMAT,
+                         "tensor %s: rows of %llu elements, %s needs multiples of %d", t->name,
+                         (unsigned long long)t->n_cols, info->name, info->block_elems);
     if (!dtype_row_bytes(t->type, t->n_cols, &row_bytes) ||
         !size_mul(row_bytes, t->n_rows, &t->bytes) || t->bytes > INT64_MAX)
         return error_set(e, ERR_FORMAT, "tensor %s: its size overflows", t->name);
@@ -214,10 +215,12 @@ enum err modelfile_add_tensor(struct modelfile *m, const struct tensor_claim *c,
     if (dtype_info(c->type) == NULL)
         return error_set(e, ERR_UNSUPPORTED, "tensor %s: unknown element type %u", name, c->type);
     if (c->n_dims < 0 || c->n_dims > MODEL_MAX_DIMS)
-        return error_set(e, ERR_FORMAT, "tensor %s: more than %d dimensions", name,
-                         MODEL_MAX_DIMS);
-    struct model_tensor t = {.name = name, .type = c->type, .n_dims = c->n_dims,
-                             .file_i = c->file_i, .file_offset = c->file_offset};
+        return error_set(e, ERR_FORMAT, "tensor %s: more than %d dimensions", name, MODEL_MAX_DIMS);
+    struct model_tensor t = {.name = name,
+                             .type = c->type,
+                             .n_dims = c->n_dims,
+                             .file_i = c->file_i,
+                             .file_offset = c->file_offset};
     for (int i = 0; i < MODEL_MAX_DIMS; i++)
         t.dims[i] = i < c->n_dims ? c->dims[i] : 1;
     err = measure(&t, e);
@@ -290,8 +293,8 @@ static enum err make_identity(struct modelfile *m, struct error *e)
 enum err modelfile_finish(struct modelfile *m, struct error *e)
 {
     int twice_i = 0;
-    enum err err = name_index_build(&m->tensor_index, m->tensors, sizeof(*m->tensors),
-                                    m->n_tensors, &twice_i);
+    enum err err =
+        name_index_build(&m->tensor_index, m->tensors, sizeof(*m->tensors), m->n_tensors, &twice_i);
     if (err == ERR_FORMAT)
         return error_set(e, err, "two tensors are named %s", m->tensors[twice_i].name);
     if (err != OK)

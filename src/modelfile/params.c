@@ -12,8 +12,7 @@ static enum err check_int(const char *name, int value, int least, int most, stru
                      value, least, most);
 }
 
-static enum err check_float(const char *name, float value, float least, float most,
-                            struct error *e)
+static enum err check_float(const char *name, float value, float least, float most, struct error *e)
 {
     if (value >= least && value <= most) /* false for NaN */
         return OK;
@@ -27,13 +26,16 @@ static enum err check_relations(const struct model_params *p, struct error *e)
         return error_set(e, ERR_INVALID, "%d heads cannot share %d key-value heads evenly",
                          p->n_heads, p->n_kv_heads);
     if (p->rope_size % 2 != 0)
-        return error_set(e, ERR_INVALID, "the rotated part of a head has %d dimensions, expected "
-                         "an even number", p->rope_size);
+        return error_set(e, ERR_INVALID,
+                         "the rotated part of a head has %d dimensions, expected "
+                         "an even number",
+                         p->rope_size);
     if (p->rope_scaling == ROPE_SCALING_LLAMA3 &&
         !(p->rope_low_freq_factor < p->rope_high_freq_factor))
-        return error_set(e, ERR_INVALID, "low_freq_factor is %g, expected less than "
-                         "high_freq_factor %g", (double)p->rope_low_freq_factor,
-                         (double)p->rope_high_freq_factor);
+        return error_set(e, ERR_INVALID,
+                         "low_freq_factor is %g, expected less than "
+                         "high_freq_factor %g",
+                         (double)p->rope_low_freq_factor, (double)p->rope_high_freq_factor);
     return OK;
 }
 

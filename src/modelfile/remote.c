@@ -20,8 +20,11 @@ static enum err add_tensors(struct modelfile *m, const struct modelfile_remote_t
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), at = 0;
     for (int i = 0; i < n_tensors; i++) {
         const struct modelfile_remote_tensor *r = &tensors[i];
-        struct tensor_claim claim = {.name = r->name, .name_bytes = strnlen(r->name, MODEL_MAX_NAME),
-                                     .type = r->type, .n_dims = r->n_dims, .file_offset = at};
+        struct tensor_claim claim = {.name = r->name,
+                                     .name_bytes = strnlen(r->name, MODEL_MAX_NAME),
+                                     .type = r->type,
+                                     .n_dims = r->n_dims,
+                                     .file_offset = at};
         memcpy(claim.dims, r->dims, sizeof(claim.dims));
         enum err err = modelfile_add_tensor(m, &claim, e);
         if (err != OK)

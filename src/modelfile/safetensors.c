@@ -91,13 +91,14 @@ static enum err place(struct model_tensor *t, const struct mapped_file *f, uint6
 {
     uint64_t data_bytes = f->bytes - f->header_bytes;
     if (end > data_bytes)
-        return error_set(e, ERR_FORMAT, "tensor %s ends at byte %llu of the data, which has %llu: "
-                         "truncated?", t->name, (unsigned long long)end,
-                         (unsigned long long)data_bytes);
+        return error_set(e, ERR_FORMAT,
+                         "tensor %s ends at byte %llu of the data, which has %llu: "
+                         "truncated?",
+                         t->name, (unsigned long long)end, (unsigned long long)data_bytes);
     if (end - t->file_offset != t->bytes)
-        return error_set(e, ERR_FORMAT, "tensor %s: its offsets span %llu bytes, its shape needs %llu",
-                         t->name, (unsigned long long)(end - t->file_offset),
-                         (unsigned long long)t->bytes);
+        return error_set(e, ERR_FORMAT,
+                         "tensor %s: its offsets span %llu bytes, its shape needs %llu", t->name,
+                         (unsigned long long)(end - t->file_offset), (unsigned long long)t->bytes);
     t->file_offset += f->header_bytes;
     return OK;
 }
@@ -109,8 +110,10 @@ static enum err read_entry(struct modelfile *m, int file_i, const char *name, co
     struct tensor_claim claim = {.file_i = file_i};
     uint64_t end = 0;
     if (!json_is_object(entry) || json_object_size(entry) != 3)
-        return error_set(e, ERR_FORMAT, "tensor %.100s: expected exactly \"dtype\", \"shape\" and "
-                         "\"data_offsets\"", name);
+        return error_set(e, ERR_FORMAT,
+                         "tensor %.100s: expected exactly \"dtype\", \"shape\" and "
+                         "\"data_offsets\"",
+                         name);
     enum err err = read_type(name, entry, &claim.type, e);
     if (err == OK)
         err = read_shape(name, entry, &claim, e);
@@ -132,7 +135,8 @@ static enum err check_metadata(const json_t *metadata, struct error *e)
     json_t *value;
     if (!json_is_object(metadata))
         return error_set(e, ERR_FORMAT, "\"__metadata__\" is not an object");
-    json_object_foreach((json_t *)(uintptr_t)metadata, key, value) {
+    json_object_foreach((json_t *)(uintptr_t)metadata, key, value)
+    {
         if (!json_is_string(value))
             return error_set(e, ERR_FORMAT, "\"__metadata__\": %.64s is not a string", key);
     }
@@ -157,10 +161,10 @@ static enum err read_entries(struct modelfile *m, int file_i, json_t *header, st
     const char *name;
     json_t *entry;
     int first = m->n_tensors;
-    json_object_foreach(header, name, entry) {
-        enum err err = strcmp(name, "__metadata__") == 0
-                           ? check_metadata(entry, e)
-                           : read_entry(m, file_i, name, entry, e);
+    json_object_foreach(header, name, entry)
+    {
+        enum err err = strcmp(name, "__metadata__") == 0 ? check_metadata(entry, e)
+                                                         : read_entry(m, file_i, name, entry, e);
         if (err != OK)
             return err;
     }

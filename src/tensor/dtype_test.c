@@ -107,10 +107,8 @@ static void row_bytes_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes_follow_from_layouts),
-        cmocka_unit_test(exactly_six_are_computable),
-        cmocka_unit_test(names_lead_back_to_numbers),
-        cmocka_unit_test(unknown_numbers),
+        cmocka_unit_test(sizes_follow_from_layouts),  cmocka_unit_test(exactly_six_are_computable),
+        cmocka_unit_test(names_lead_back_to_numbers), cmocka_unit_test(unknown_numbers),
         cmocka_unit_test(row_bytes_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,7 +36,8 @@ static void every_f16_is_exact_and_returns(void **state)
     }
 }
 
-/* Between neighbours a < b: the middle goes to the even one, one ulp of f32 off it to the nearer. */
+/* Between neighbours a < b: the middle goes to the even one, one ulp of f32 off it to the nearer.
+ */
 static void f16_rounds_to_nearest_even(void **state)
 {
     (void)state;
