@@ -35,7 +35,9 @@ endfunction()
 function(shoal_test TEST)
     cmake_parse_arguments(T "" "MODULE;LABEL;TIMEOUT" "DEPENDS" ${ARGN})
     find_library(CMOCKA_LIBRARY cmocka REQUIRED)
-    add_executable(${TEST} ${TEST}.c)
+    set(source ${TEST}.c)
+    get_filename_component(TEST ${TEST} NAME) # a test may lie in a folder of its module
+    add_executable(${TEST} ${source})
     list(TRANSFORM T_DEPENDS PREPEND shoal_)
     target_link_libraries(${TEST} PRIVATE shoal_${T_MODULE} ${T_DEPENDS} ${CMOCKA_LIBRARY})
     target_compile_definitions(${TEST} PRIVATE

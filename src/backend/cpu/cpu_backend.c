@@ -1,0 +1,713 @@
+/* The CPU backend: handles, memory and the distribution of every operation over the pool. What is
+ * computed stands in the kernels; here is who computes which part. Operations run at once, so `sync`
+ * has nothing to wait for, and one pool_run is one barrier.
+ *
+ * Scratch (quantised activations, the rotations of the current positions) is sized when handles are
+ * made: for the widest quantised matrix and the tallest tensor. No operation allocates. */
+#include "backend/backend.h"
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/memory.h"
+#include "base/panic.h"
+#include "base/size.h"
+#include "tensor/exact_math.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    ALONE = 1 << 14,        /* elements below which waking the pool costs more than it saves */
+    MATMUL_MANY_MAX = 8,    /* matrices behind one barrier */
+    ATTENTION_HEADS = 4,    /* query heads of one piece of work; they share their keys */
+};
+
+struct tensor {
+    int rows, cols;
+    float *data; /* [rows][cols] */
+    size_t bytes;
+};
+
+struct weight {
+    struct packed packed;
+    size_t bytes;
+};
+
+struct kv_store {
+    struct kv_shape shape;
+    size_t block_bytes; /* of one block of one layer: keys, or values */
+    size_t bytes;       /* of keys, and of values */
+    uint8_t *keys, *values; /* [layer][block][kv head][KV_BLOCK_TOKENS][head_size] */
+};
+
+/* Cosines and sines of the positions of the last rope operation: all layers ask for the same. */
+struct turns {
+    int n, n_pairs;
+    int32_t *positions;      /* [n] */
+    double *inv_freq;        /* [n_pairs] */
+    float *table;            /* [n][n_pairs cosines, n_pairs sines] */
+    int max_rows, max_pairs; /* what the arrays hold */
+};
+
+struct cpu {
+    struct backend base;
+    struct pool *pool;
+    struct kernels kernels;
+    int max_rows;  /* of any tensor */
+    int max_width; /* of any quantised weight */
+    int max_head;  /* of any store */
+    struct quantised quantised;
+    size_t quantised_elems; /* capacity */
+    struct turns turns;
+};
+
+static struct cpu *cpu_of(struct backend *b)
+{
+    return (struct cpu *)b;
+}
+
+/* --- memory --------------------------------------------------------------------------------- */
+
+static void quantised_release(struct cpu *c)
+{
+    size_t n = c->quantised_elems;
+    cpu_free(c->quantised.codes, n);
+    cpu_free(c->quantised.scales, n / GROUP * sizeof(float));
+    cpu_free(c->quantised.sums, n / 16 * sizeof(int32_t));
+    c->quantised = (struct quantised){0};
+    c->quantised_elems = 0;
+}
+
+/* Room to quantise any tensor as input of any matrix. After a failure there is none, but the next
+ * tensor or weight asks again. */
+static bool quantised_reserve(struct cpu *c)
+{
+    size_t n = (size_t)c->max_rows * (size_t)c->max_width;
+    if (n <= c->quantised_elems)
+        return true;
+    quantised_release(c);
+    c->quantised.codes = cpu_alloc(n);
+    c->quantised.scales = cpu_alloc(n / GROUP * sizeof(float));
+    c->quantised.sums = cpu_alloc(n / 16 * sizeof(int32_t));
+    c->quantised_elems = n;
+    if (c->quantised.codes != NULL && c->quantised.scales != NULL && c->quantised.sums != NULL)
+        return true;
+    quantised_release(c);
+    return false;
+}
+
+static void turns_release(struct turns *t)
+{
+    free(t->positions);
+    free(t->inv_freq);
+    free(t->table);
+    *t = (struct turns){0};
+}
+
+static bool turns_reserve(struct cpu *c)
+{
+    struct turns *t = &c->turns;
+    int n_pairs = c->max_head / 2;
+    if (c->max_rows <= t->max_rows && n_pairs <= t->max_pairs)
+        return true;
+    turns_release(t);
+    t->positions = calloc((size_t)c->max_rows + 1, sizeof t->positions[0]);
+    t->inv_freq = calloc((size_t)n_pairs + 1, sizeof t->inv_freq[0]);
+    t->table = calloc((size_t)c->max_rows * n_pairs + 1, 2 * sizeof t->table[0]);
+    t->max_rows = c->max_rows;
+    t->max_pairs = n_pairs;
+    if (t->positions != NULL && t->inv_freq != NULL && t->table != NULL)
+        return true;
+    turns_release(t);
+    return false;
+}
+
+static enum err cpu_tensor_new(struct backend *b, int rows, int cols, struct tensor **out,
+                               struct error *e)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(rows >= 1 && cols >= 1);
+    *out = NULL;
+    struct tensor *t = calloc(1, sizeof *t);
+    size_t bytes = (size_t)rows * cols * sizeof(float);
+    float *data = cpu_alloc(bytes);
+    c->max_rows = rows > c->max_rows ? rows : c->max_rows;
+    if (t == NULL || data == NULL || !quantised_reserve(c) || !turns_reserve(c)) {
+        cpu_free(data, bytes);
+        free(t);
+        return error_set(e, ERR_MEMORY, "activations of %d x %d: no memory for %zu bytes", rows,
+                         cols, bytes);
+    }
+    *t = (struct tensor){.rows = rows, .cols = cols, .data = data, .bytes = bytes};
+    *out = t;
+    return OK;
+}
+
+static void cpu_tensor_free(struct backend *b, struct tensor *t)
+{
+    (void)b;
+    if (t == NULL)
+        return;
+    cpu_free(t->data, t->bytes);
+    free(t);
+}
+
+static void cpu_write(struct backend *b, struct tensor *t, int row, int n, const float *src)
+{
+    (void)b;
+    ASSERT(row >= 0 && n >= 0 && row <= t->rows - n);
+    if (n > 0)
+        memcpy(t->data + (size_t)row * t->cols, src, (size_t)n * t->cols * sizeof(float));
+}
+
+static void cpu_read(struct backend *b, const struct tensor *t, int row, int n, float *dst)
+{
+    (void)b;
+    ASSERT(row >= 0 && n >= 0 && row <= t->rows - n);
+    if (n > 0)
+        memcpy(dst, t->data + (size_t)row * t->cols, (size_t)n * t->cols * sizeof(float));
+}
+
+static void cpu_sync(struct backend *b)
+{
+    (void)b;
+}
+
+struct pack_job {
+    const struct packed *packed;
+    const uint8_t *rows;
+    size_t row_bytes;
+};
+
+/* Threads pack the panels that they will read: memory is local to who touches it first. */
+static void pack_part(void *context, int thread_i, int n_threads)
+{
+    const struct pack_job *job = context;
+    int begin, end;
+    pool_share(job->packed->n_panels, thread_i, n_threads, &begin, &end);
+    pack_panels(job->packed, job->rows, job->row_bytes, begin, end);
+}
+
+static enum err cpu_weight_new(struct backend *b, enum dtype type, int n_rows, int n_cols,
+                               const void *data, struct weight **out, struct error *e)
+{
+    struct cpu *c = cpu_of(b);
+    struct packed packed;
+    uint64_t row_bytes;
+    *out = NULL;
+    if (!pack_layout(type, n_rows, n_cols, &packed) ||
+        !dtype_row_bytes(type, (uint64_t)n_cols, &row_bytes))
+        return error_set(e, ERR_UNSUPPORTED, "the CPU backend has no kernels for %d x %d of %s",
+                         n_rows, n_cols, dtype_name(type));
+    size_t bytes = (size_t)packed.n_panels * packed.panel_bytes;
+    struct weight *w = calloc(1, sizeof *w);
+    packed.data = cpu_alloc(bytes);
+    if (pack_is_quantised(packed.format) && n_cols > c->max_width)
+        c->max_width = n_cols;
+    if (w == NULL || packed.data == NULL || !quantised_reserve(c)) {
+        cpu_free(packed.data, bytes);
+        free(w);
+        return error_set(e, ERR_MEMORY, "weights of %d x %d, %s: no memory for %zu bytes", n_rows,
+                         n_cols, dtype_name(type), bytes);
+    }
+    struct pack_job job = {&packed, data, row_bytes};
+    pool_run(c->pool, pack_part, &job);
+    *w = (struct weight){.packed = packed, .bytes = bytes};
+    *out = w;
+    return OK;
+}
+
+static void cpu_weight_free(struct backend *b, struct weight *w)
+{
+    (void)b;
+    if (w == NULL)
+        return;
+    cpu_free(w->packed.data, w->bytes);
+    free(w);
+}
+
+static size_t cpu_weight_bytes(const struct weight *w)
+{
+    return w->bytes;
+}
+
+static enum err cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv_store **out,
+                           struct error *e)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(shape->n_layers >= 0 && shape->n_blocks >= 1 && shape->n_kv_heads >= 1);
+    ASSERT(shape->head_size >= 1 && shape->head_size <= SHAPE_MAX_HEAD_SIZE);
+    *out = NULL;
+    uint64_t block_bytes = (uint64_t)KV_BLOCK_TOKENS * shape->head_size * shape->n_kv_heads *
+                           (shape->type == KV_F16 ? 2 : 4);
+    uint64_t bytes;
+    bool fits = size_mul((uint64_t)shape->n_layers * shape->n_blocks, block_bytes, &bytes);
+    struct kv_store *kv = calloc(1, sizeof *kv);
+    uint8_t *keys = fits ? cpu_alloc(bytes) : NULL, *values = fits ? cpu_alloc(bytes) : NULL;
+    c->max_head = shape->head_size > c->max_head ? shape->head_size : c->max_head;
+    if (kv == NULL || keys == NULL || values == NULL || !turns_reserve(c)) {
+        cpu_free(keys, bytes);
+        cpu_free(values, bytes);
+        free(kv);
+        return error_set(e, ERR_MEMORY,
+                         "KV store of %d layers, %d blocks: no memory for 2 x %llu bytes",
+                         shape->n_layers, shape->n_blocks, (unsigned long long)bytes);
+    }
+    *kv = (struct kv_store){.shape = *shape,
+                            .block_bytes = block_bytes,
+                            .bytes = bytes,
+                            .keys = keys,
+                            .values = values};
+    *out = kv;
+    return OK;
+}
+
+static void cpu_kv_free(struct backend *b, struct kv_store *kv)
+{
+    (void)b;
+    if (kv == NULL)
+        return;
+    cpu_free(kv->keys, kv->bytes);
+    cpu_free(kv->values, kv->bytes);
+    free(kv);
+}
+
+static size_t cpu_kv_bytes(const struct kv_store *kv)
+{
+    return 2 * kv->bytes;
+}
+
+static size_t kv_block_at(const struct kv_store *kv, int layer, int block)
+{
+    ASSERT(layer >= 0 && layer < kv->shape.n_layers);
+    ASSERT(block >= 0 && block < kv->shape.n_blocks);
+    return ((size_t)layer * kv->shape.n_blocks + block) * kv->block_bytes;
+}
+
+static void cpu_kv_copy_block(struct backend *b, struct kv_store *kv, int from, int to)
+{
+    (void)b;
+    if (from == to)
+        return;
+    for (int layer = 0; layer < kv->shape.n_layers; layer++) {
+        size_t source = kv_block_at(kv, layer, from), target = kv_block_at(kv, layer, to);
+        memcpy(kv->keys + target, kv->keys + source, kv->block_bytes);
+        memcpy(kv->values + target, kv->values + source, kv->block_bytes);
+    }
+}
+
+/* --- operations ------------------------------------------------------------------------------ */
+
+/* Run fn over the pool, or on this thread alone where the whole work is `elems` cheap elements. */
+static void run(struct cpu *c, size_t elems, pool_fn fn, void *job)
+{
+    if (elems < ALONE)
+        fn(job, 0, 1);
+    else
+        pool_run(c->pool, fn, job);
+}
+
+/* One job for all operations on rows; each uses the fields that it needs. */
+struct row_job {
+    const struct kernels *kernels;
+    float *y;
+    const float *x, *z;
+    const int32_t *index;
+    const struct packed *packed;
+    float eps;
+    int n, cols;
+};
+
+static void embed_part(void *context, int thread_i, int n_threads)
+{
+    const struct row_job *job = context;
+    int begin, end;
+    pool_share(job->n, thread_i, n_threads, &begin, &end);
+    for (int i = begin; i < end; i++)
+        unpack_row(job->packed, job->index[i], job->y + (size_t)i * job->cols);
+}
+
+static void cpu_embed(struct backend *b, struct tensor *y, const struct weight *W,
+                      const int32_t *ids, int n)
+{
+    ASSERT(n <= y->rows && y->cols == W->packed.n_cols);
+    for (int i = 0; i < n; i++)
+        ASSERT(ids[i] >= 0 && ids[i] < W->packed.n_rows);
+    struct row_job job = {.y = y->data, .packed = &W->packed, .index = ids, .n = n,
+                          .cols = y->cols};
+    run(cpu_of(b), (size_t)n * y->cols, embed_part, &job);
+}
+
+static void norm_part(void *context, int thread_i, int n_threads)
+{
+    const struct row_job *job = context;
+    int begin, end;
+    pool_share(job->n, thread_i, n_threads, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        size_t at = (size_t)i * job->cols;
+        job->kernels->rms_norm(job->y + at, job->x + at, job->z, job->eps, job->cols);
+    }
+}
+
+static void cpu_rms_norm(struct backend *b, struct tensor *y, const struct tensor *x,
+                         const struct tensor *gain, float eps, int n)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(n <= x->rows && n <= y->rows && x->cols == y->cols && gain->cols == x->cols);
+    struct row_job job = {.kernels = &c->kernels, .y = y->data, .x = x->data, .z = gain->data,
+                          .eps = eps, .n = n, .cols = x->cols};
+    run(c, (size_t)n * x->cols, norm_part, &job);
+}
+
+struct matmul_job {
+    struct cpu *cpu;
+    const float *x;
+    size_t n_groups;
+    int n_weights;
+    int total_panels;
+    struct matmul m[MATMUL_MANY_MAX];
+};
+
+static void quantise_part(void *context, int thread_i, int n_threads)
+{
+    const struct matmul_job *job = context;
+    const struct quantised *q = &job->cpu->quantised;
+    size_t begin = job->n_groups * thread_i / n_threads;
+    size_t end = job->n_groups * (thread_i + 1) / n_threads;
+    struct quantised part = {q->codes + begin * GROUP, q->scales + begin, q->sums + 2 * begin};
+    job->cpu->kernels.quantise(&part, job->x + begin * GROUP, end - begin);
+}
+
+/* A thread's share is a range of the panels of all matrices, one after the other. */
+static void matmul_part(void *context, int thread_i, int n_threads)
+{
+    const struct matmul_job *job = context;
+    int begin, end;
+    pool_share(job->total_panels, thread_i, n_threads, &begin, &end);
+    for (int i = 0; i < job->n_weights && end > 0; i++) {
+        const struct matmul *m = &job->m[i];
+        int n_panels = m->w->n_panels;
+        if (begin < n_panels)
+            job->cpu->kernels.matmul[m->w->format](m, begin > 0 ? begin : 0,
+                                                   end < n_panels ? end : n_panels);
+        begin -= n_panels;
+        end -= n_panels;
+    }
+}
+
+static void matmul_group(struct cpu *c, struct tensor *const y[], const struct weight *const W[],
+                         int n_weights, const struct tensor *x, int n)
+{
+    struct matmul_job job = {.cpu = c, .x = x->data, .n_weights = n_weights};
+    bool quantise = false;
+    for (int i = 0; i < n_weights; i++) {
+        const struct packed *w = &W[i]->packed;
+        ASSERT(w->n_cols == x->cols && n <= y[i]->rows && w->n_rows == y[i]->cols);
+        job.m[i] = (struct matmul){.w = w, .x = x->data, .q = &c->quantised, .y = y[i]->data,
+                                   .y_stride = (size_t)y[i]->cols, .n = n};
+        job.total_panels += w->n_panels;
+        quantise = quantise || pack_is_quantised(w->format);
+    }
+    if (quantise) {
+        ASSERT((size_t)n * x->cols <= c->quantised_elems);
+        job.n_groups = (size_t)n * x->cols / GROUP;
+        run(c, (size_t)n * x->cols, quantise_part, &job);
+    }
+    run(c, (size_t)job.total_panels * PANEL_ROWS * x->cols * n, matmul_part, &job);
+}
+
+static void cpu_matmul_many(struct backend *b, struct tensor *const y[],
+                            const struct weight *const W[], int n_weights, const struct tensor *x,
+                            int n)
+{
+    ASSERT(n <= x->rows);
+    if (n <= 0)
+        return;
+    for (int i = 0; i < n_weights; i += MATMUL_MANY_MAX) {
+        int count = n_weights - i < MATMUL_MANY_MAX ? n_weights - i : MATMUL_MANY_MAX;
+        matmul_group(cpu_of(b), y + i, W + i, count, x, n);
+    }
+}
+
+static void cpu_matmul(struct backend *b, struct tensor *y, const struct weight *W,
+                       const struct tensor *x, int n)
+{
+    cpu_matmul_many(b, &y, &W, 1, x, n);
+}
+
+static void add_part(void *context, int thread_i, int n_threads)
+{
+    const struct row_job *job = context;
+    int begin, end;
+    pool_share(job->n, thread_i, n_threads, &begin, &end);
+    size_t at = (size_t)begin * job->cols, count = (size_t)(end - begin) * job->cols;
+    job->kernels->add(job->y + at, job->x + at, count);
+}
+
+static void cpu_add(struct backend *b, struct tensor *x, const struct tensor *y, int n)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(n <= x->rows && n <= y->rows && x->cols == y->cols);
+    struct row_job job = {.kernels = &c->kernels, .y = x->data, .x = y->data, .n = n,
+                          .cols = x->cols};
+    run(c, (size_t)n * x->cols, add_part, &job);
+}
+
+static void silu_part(void *context, int thread_i, int n_threads)
+{
+    const struct row_job *job = context;
+    size_t total = (size_t)job->n * job->cols;
+    size_t begin = total * thread_i / n_threads, end = total * (thread_i + 1) / n_threads;
+    job->kernels->silu_mul(job->y + begin, job->x + begin, job->z + begin, end - begin);
+}
+
+static void cpu_silu_mul(struct backend *b, struct tensor *y, const struct tensor *gate,
+                         const struct tensor *up, int n)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(n <= y->rows && n <= gate->rows && n <= up->rows);
+    ASSERT(y->cols == gate->cols && y->cols == up->cols);
+    struct row_job job = {.kernels = &c->kernels, .y = y->data, .x = gate->data, .z = up->data,
+                          .n = n, .cols = y->cols};
+    run(c, (size_t)n * y->cols, silu_part, &job);
+}
+
+static void gather_part(void *context, int thread_i, int n_threads)
+{
+    const struct row_job *job = context;
+    int begin, end;
+    pool_share(job->n, thread_i, n_threads, &begin, &end);
+    for (int i = begin; i < end; i++)
+        memcpy(job->y + (size_t)i * job->cols, job->x + (size_t)job->index[i] * job->cols,
+               (size_t)job->cols * sizeof(float));
+}
+
+static void cpu_gather(struct backend *b, struct tensor *y, const struct tensor *x,
+                       const int32_t *rows, int n)
+{
+    ASSERT(n <= y->rows && x->cols == y->cols && x != y);
+    for (int i = 0; i < n; i++)
+        ASSERT(rows[i] >= 0 && rows[i] < x->rows);
+    struct row_job job = {.y = y->data, .x = x->data, .index = rows, .n = n, .cols = x->cols};
+    run(cpu_of(b), (size_t)n * x->cols, gather_part, &job);
+}
+
+/* --- rope ------------------------------------------------------------------------------------ */
+
+static void turns_part(void *context, int thread_i, int n_threads)
+{
+    const struct turns *t = context;
+    int begin, end;
+    pool_share(t->n, thread_i, n_threads, &begin, &end);
+    for (int r = begin; r < end; r++) {
+        float *turn = t->table + (size_t)r * 2 * t->n_pairs;
+        for (int i = 0; i < t->n_pairs; i++) {
+            double s, c;
+            exact_sincos((double)t->positions[r] * t->inv_freq[i], &s, &c);
+            turn[i] = (float)c;
+            turn[t->n_pairs + i] = (float)s;
+        }
+    }
+}
+
+/* Make c->turns those of these positions, unless they are already. */
+static void turns_prepare(struct cpu *c, const struct rope_spec *spec, const int32_t *positions,
+                          int n)
+{
+    struct turns *t = &c->turns;
+    int n_pairs = spec->rope_size / 2;
+    size_t position_bytes = (size_t)n * sizeof positions[0];
+    size_t freq_bytes = (size_t)n_pairs * sizeof spec->inv_freq[0];
+    ASSERT(n <= t->max_rows && n_pairs <= t->max_pairs);
+    if (t->n == n && t->n_pairs == n_pairs &&
+        memcmp(t->positions, positions, position_bytes) == 0 &&
+        memcmp(t->inv_freq, spec->inv_freq, freq_bytes) == 0)
+        return;
+    memcpy(t->positions, positions, position_bytes);
+    memcpy(t->inv_freq, spec->inv_freq, freq_bytes);
+    t->n = n;
+    t->n_pairs = n_pairs;
+    run(c, (size_t)n * n_pairs * 32, turns_part, t);
+}
+
+struct rope_job {
+    const struct cpu *cpu;
+    const struct rope_spec *spec;
+    float *x;
+    int n, n_heads;
+};
+
+static void rope_part(void *context, int thread_i, int n_threads)
+{
+    const struct rope_job *job = context;
+    const struct rope_spec *spec = job->spec;
+    int begin, end;
+    pool_share(job->n * job->n_heads, thread_i, n_threads, &begin, &end);
+    for (int i = begin; i < end; i++)
+        job->cpu->kernels.rotate(job->x + (size_t)i * spec->head_size,
+                                 job->cpu->turns.table + (size_t)(i / job->n_heads) * spec->rope_size,
+                                 spec->rope_size, spec->halves);
+}
+
+static void cpu_rope(struct backend *b, struct tensor *x, const struct rope_spec *spec,
+                     const int32_t *positions, int n)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(n <= x->rows && x->cols % spec->head_size == 0);
+    ASSERT(spec->rope_size % 2 == 0 && spec->rope_size <= spec->head_size);
+    if (n <= 0)
+        return;
+    turns_prepare(c, spec, positions, n);
+    struct rope_job job = {c, spec, x->data, n, x->cols / spec->head_size};
+    run(c, (size_t)n * x->cols, rope_part, &job);
+}
+
+/* --- key-value store and attention ----------------------------------------------------------- */
+
+struct kv_job {
+    const struct kernels *kernels;
+    const struct kv_store *kv;
+    int layer;
+    const float *k, *v;
+    const struct batch *batch;
+};
+
+/* All key-value heads of one row into one layer of `store`. */
+static void store_row(const struct kv_job *job, uint8_t *store, const float *x, int row)
+{
+    const struct kv_shape *s = &job->kv->shape;
+    int position = job->batch->positions[row];
+    int block = job->batch->tables[row][position / KV_BLOCK_TOKENS];
+    size_t elem_bytes = s->type == KV_F16 ? 2 : 4;
+    uint8_t *at = store + kv_block_at(job->kv, job->layer, block) +
+                  (size_t)(position % KV_BLOCK_TOKENS) * s->head_size * elem_bytes;
+    x += (size_t)row * s->n_kv_heads * s->head_size;
+    for (int h = 0; h < s->n_kv_heads; h++) {
+        if (s->type == KV_F16)
+            job->kernels->to_f16((struct f16 *)at, x, (size_t)s->head_size);
+        else
+            memcpy(at, x, (size_t)s->head_size * sizeof(float));
+        at += (size_t)KV_BLOCK_TOKENS * s->head_size * elem_bytes;
+        x += s->head_size;
+    }
+}
+
+static void kv_write_part(void *context, int thread_i, int n_threads)
+{
+    const struct kv_job *job = context;
+    int begin, end;
+    pool_share(job->batch->n, thread_i, n_threads, &begin, &end);
+    for (int row = begin; row < end; row++) {
+        store_row(job, job->kv->keys, job->k, row);
+        store_row(job, job->kv->values, job->v, row);
+    }
+}
+
+static void cpu_kv_write(struct backend *b, struct kv_store *kv, int layer, const struct tensor *k,
+                         const struct tensor *v, const struct batch *batch)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(layer >= 0 && layer < kv->shape.n_layers);
+    ASSERT(batch->n <= k->rows && batch->n <= v->rows && k->cols == v->cols);
+    ASSERT(k->cols == kv->shape.n_kv_heads * kv->shape.head_size);
+    struct kv_job job = {&c->kernels, kv, layer, k->data, v->data, batch};
+    run(c, (size_t)batch->n * k->cols, kv_write_part, &job);
+}
+
+struct attention_job {
+    const struct kernels *kernels;
+    struct attention a;
+};
+
+/* One piece of work is up to ATTENTION_HEADS query heads of one key-value head of one row. Pieces are
+ * dealt out in turn, because later rows of a prefill see more positions than earlier ones. */
+static void attention_part(void *context, int thread_i, int n_threads)
+{
+    const struct attention_job *job = context;
+    const struct attention *a = &job->a;
+    int sharing = a->n_heads / a->n_kv_heads;
+    int per_kv_head = (sharing - 1) / ATTENTION_HEADS + 1;
+    int per_row = per_kv_head * a->n_kv_heads;
+    for (int i = thread_i; i < a->batch->n * per_row; i += n_threads) {
+        int kv_head = i % per_row / per_kv_head, part = i % per_kv_head;
+        int begin = part * ATTENTION_HEADS;
+        int end = begin + ATTENTION_HEADS < sharing ? begin + ATTENTION_HEADS : sharing;
+        job->kernels->attention(a, i / per_row, kv_head * sharing + begin,
+                                kv_head * sharing + end);
+    }
+}
+
+static void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q,
+                          struct kv_store *kv, int layer, int n_heads, const struct batch *batch)
+{
+    struct cpu *c = cpu_of(b);
+    const struct kv_shape *s = &kv->shape;
+    ASSERT(batch->n <= q->rows && batch->n <= y->rows && q->cols == y->cols);
+    ASSERT(n_heads % s->n_kv_heads == 0 && q->cols == n_heads * s->head_size);
+    size_t work = 0, layer_at = kv_block_at(kv, layer, 0);
+    for (int r = 0; r < batch->n; r++) {
+        ASSERT(batch->positions[r] >= 0);
+        work += (size_t)(batch->positions[r] + 1) * q->cols;
+    }
+    struct attention_job job = {
+        .kernels = &c->kernels,
+        .a = {.keys = kv->keys + layer_at, .values = kv->values + layer_at, .type = s->type,
+              .n_heads = n_heads, .n_kv_heads = s->n_kv_heads, .head_size = s->head_size,
+              .scale = 1.0f / sqrtf((float)s->head_size), .q = q->data, .y = y->data,
+              .batch = batch}};
+    run(c, work, attention_part, &job);
+}
+
+/* --- the instance ---------------------------------------------------------------------------- */
+
+static void cpu_free_backend(struct backend *b)
+{
+    struct cpu *c = cpu_of(b);
+    quantised_release(c);
+    turns_release(&c->turns);
+    free(c);
+}
+
+static const struct backend_ops cpu_ops = {
+    .free = cpu_free_backend,
+    .tensor_new = cpu_tensor_new,
+    .tensor_free = cpu_tensor_free,
+    .write = cpu_write,
+    .read = cpu_read,
+    .sync = cpu_sync,
+    .weight_new = cpu_weight_new,
+    .weight_free = cpu_weight_free,
+    .weight_bytes = cpu_weight_bytes,
+    .kv_new = cpu_kv_new,
+    .kv_free = cpu_kv_free,
+    .kv_bytes = cpu_kv_bytes,
+    .kv_copy_block = cpu_kv_copy_block,
+    .embed = cpu_embed,
+    .rms_norm = cpu_rms_norm,
+    .matmul = cpu_matmul,
+    .add = cpu_add,
+    .rope = cpu_rope,
+    .kv_write = cpu_kv_write,
+    .attention = cpu_attention,
+    .silu_mul = cpu_silu_mul,
+    .gather = cpu_gather,
+    .matmul_many = cpu_matmul_many,
+};
+
+enum err backend_cpu_open(struct pool *pool, struct backend **out, struct error *e)
+{
+    *out = NULL;
+    struct kernels kernels;
+    enum err err = kernels_select(getenv("SHOAL_CPU"), &kernels, e);
+    if (err)
+        return err;
+    struct cpu *c = xcalloc(1, sizeof *c);
+    c->base = (struct backend){.ops = &cpu_ops,
+                               .name = "cpu",
+                               .variant = kernels.variant,
+                               .numerics_id = "exact-1"};
+    c->pool = pool;
+    c->kernels = kernels;
+    *out = &c->base;
+    return OK;
+}

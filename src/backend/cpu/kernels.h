@@ -1,0 +1,119 @@
+/* The table of CPU kernels: what the backend calls, for the instruction set that was chosen.
+ *
+ * kernels_select fills the table with the plain-C kernels of ref/, which define the bits
+ * (docs/numerics.md), and then lets each instruction set that the processor has, and the mask
+ * allows, overwrite what it improves. Every kernel of a slot gives the same bits as ref's, except
+ * that the payload and sign of a NaN are not specified; kernels_check.c holds them to it.
+ *
+ * Kernels work on the part they are given, know nothing of threads, allocate nothing and read no
+ * global state but the default floating-point environment (round to nearest even, denormals kept).
+ * Pointers need no alignment beyond their type's, except packed weights (64 bytes, pack.h). */
+#ifndef SHOAL_BACKEND_CPU_KERNELS_H
+#define SHOAL_BACKEND_CPU_KERNELS_H
+
+#include "backend/backend.h"
+#include "backend/cpu/pack.h"
+#include "base/bounds.h"
+#include "tensor/float16.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    STRIPES = 16,           /* accumulators of a reduction: element i goes to i % STRIPES */
+    ATTENTION_CHUNK = 256,  /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
+};
+
+/* Rows of activations as int8 codes in groups of GROUP values. */
+struct quantised {
+    int8_t *codes;  /* [n][n_cols], -127 … 127 */
+    float *scales;  /* [n][n_cols / GROUP] */
+    int32_t *sums;  /* [n][n_cols / 16]: of the codes of each half group, for unsigned weights */
+};
+
+/* y[t][r] = sum over k of W[r][k] x[t][k], for the rows r of some panels and all n tokens t. */
+struct matmul {
+    const struct packed *w;
+    const float *x;            /* [n][n_cols]; float formats read it */
+    const struct quantised *q; /* the same rows quantised; quantised formats read it */
+    float *y;                  /* [n][y_stride]; only columns of rows in range are written */
+    size_t y_stride;
+    int n;
+};
+
+/* Attention of some query heads of one row, over positions 0 … batch->positions[row]. */
+struct attention {
+    const uint8_t *keys, *values; /* of one layer: [block][kv head][KV_BLOCK_TOKENS][head_size] */
+    enum kv_type type;
+    int n_heads, n_kv_heads, head_size;
+    float scale;    /* of scores */
+    const float *q; /* [n][n_heads * head_size] */
+    float *y;       /* the same shape */
+    const struct batch *batch;
+};
+
+struct kernels {
+    const char *variant; /* "ref", "avx2", … */
+
+    /* Quantise `n_groups` groups of GROUP consecutive values. */
+    void (*quantise)(const struct quantised *q, const float *x, size_t n_groups);
+
+    void (*matmul[N_PACK_FORMATS])(const struct matmul *m, int panel_begin, int panel_end);
+
+    /* One row. y may be x. */
+    void (*rms_norm)(float *y, const float *x, const float *gain, float eps, int n_cols);
+
+    /* Elementwise. y may be gate or up. */
+    void (*silu_mul)(float *y, const float *gate, const float *up, size_t n);
+    void (*add)(float *x, const float *y, size_t n);
+
+    /* Rotate one head in place; `turn` holds rope_size / 2 cosines, then as many sines. */
+    void (*rotate)(float *head, const float *turn, int rope_size, bool halves);
+
+    void (*to_f16)(struct f16 *dst, const float *src, size_t n);
+
+    /* Heads [head_begin, head_end) of one row; they share a key-value head. */
+    void (*attention)(const struct attention *a, int row, int head_begin, int head_end);
+};
+
+/* `isa` as SHOAL_CPU: NULL or "" takes the best there is, else ref, avx2, avx512 or neon. Any other
+ * word, or one that this processor lacks, is ERR_INVALID naming the expected and the found. */
+enum err kernels_select(const char *isa, struct kernels *out, struct error *e);
+
+/* The names that kernels_select takes on this processor, separated by ", ": "ref, avx2". */
+void kernels_names(char *text, size_t text_bytes);
+
+/* One instruction set of this architecture above plain C. The list, best last, ended by a NULL name,
+ * is in the file that CMake chose: x86/isas_x86.c, isas_none.c. */
+struct isa {
+    const char *name;
+    bool (*present)(void); /* the processor has it, and the operating system saves its registers */
+    void (*fill)(struct kernels *k);
+};
+extern const struct isa kernels_isas[];
+
+void kernels_ref(struct kernels *k); /* every slot */
+
+/* s[0 … 15] summed in the order of every striped reduction: halves folded onto each other.
+ * s is overwritten. */
+static inline float stripe_tree(float s[STRIPES])
+{
+    for (int width = STRIPES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            s[i] += s[i + width];
+    return s[0];
+}
+
+/* The sums of the K_SECTIONS in the order of every matrix product. */
+static inline float section_tree(const float s[K_SECTIONS])
+{
+    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+}
+
+/* Where the keys (or values) of a block and key-value head begin in a layer, in elements. */
+static inline size_t kv_offset(const struct attention *a, int32_t block, int kv_head)
+{
+    return ((size_t)block * a->n_kv_heads + kv_head) * KV_BLOCK_TOKENS * a->head_size;
+}
+
+#endif
