@@ -65,7 +65,7 @@ void frame_free(struct frame *f);      /* NULL allowed */
 
 /* The frame of `step`, with room for n_rows * hidden floats of payload where hidden > 0; the
  * payload is the caller's to fill (*payload, 16-byte aligned), then frame_seal writes the
- * checksum (payload_checksummed: whole frame). NULL without memory. */
+ * checksum of the whole frame. NULL without memory. */
 struct frame *step_write(const struct step *step, float **payload);
 void frame_seal(struct frame *f);
 

@@ -1,0 +1,100 @@
+#include "stage/slot_tables.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct slot_tables tables;
+
+static int set_up(void **state)
+{
+    (void)state;
+    return slot_tables_init(&tables, 4, 10, 48, 100, NULL) == OK ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    slot_tables_release(&tables);
+    return 0;
+}
+
+static struct step step_of(const struct step_update *u, uint32_t n_updates, const struct step_row *r,
+                           uint32_t n_rows)
+{
+    return (struct step){.updates = u, .n_updates = n_updates, .rows = r, .n_rows = n_rows};
+}
+
+static void apply_all(const struct step *s)
+{
+    for (uint32_t i = 0; i < s->n_updates; i++)
+        slot_tables_apply(&tables, &s->updates[i]);
+}
+
+static void tables_grow_and_go(void **state)
+{
+    (void)state;
+    const struct step_update u[] = {
+        {UPDATE_OPEN, 2, 0, 0}, {UPDATE_APPEND, 2, 9, 0}, {UPDATE_APPEND, 2, 4, 0}};
+    const struct step_row r[] = {{0, 0, 2, 0}, {99, 31, 2, 1}};
+    struct step s = step_of(u, 3, r, 2);
+    assert_int_equal(slot_tables_check(&tables, &s, NULL), OK);
+    assert_false(tables.slots[2].open); /* a check changes nothing */
+    apply_all(&s);
+    assert_int_equal(tables.slots[2].n_blocks, 2);
+    assert_int_equal(tables.slots[2].blocks[0], 9);
+    assert_int_equal(tables.slots[2].blocks[1], 4);
+    const struct step_update end[] = {{UPDATE_CLOSE, 2, 0, 0}, {UPDATE_OPEN, 2, 0, 0}};
+    s = step_of(end, 2, NULL, 0);
+    assert_int_equal(slot_tables_check(&tables, &s, NULL), OK);
+    apply_all(&s);
+    assert_true(tables.slots[2].open);
+    assert_int_equal(tables.slots[2].n_blocks, 0);
+}
+
+static void refused(struct step s, const char *reason)
+{
+    struct error e;
+    assert_int_equal(slot_tables_check(&tables, &s, &e), ERR_FORMAT);
+    assert_string_equal(e.text, reason);
+    assert_false(tables.slots[0].open);
+}
+
+static void wrong_steps_are_refused(void **state)
+{
+    (void)state;
+    const struct step_update open = {UPDATE_OPEN, 0, 0, 0};
+    const struct step_update far_slot = {UPDATE_OPEN, 4, 0, 0};
+    const struct step_update closed = {UPDATE_CLOSE, 0, 0, 0};
+    const struct step_update far_copy = {UPDATE_COPY, 0, 3, 10};
+    refused(step_of(&far_slot, 1, NULL, 0), "update 0: expected a slot below 4, found 4");
+    refused(step_of(&closed, 1, NULL, 0), "update 0: slot 0 is not open");
+    refused(step_of((struct step_update[]){open, open}, 2, NULL, 0),
+            "update 1: slot 0 is open already");
+    refused(step_of(&far_copy, 1, NULL, 0), "update 0: expected a block below 10, found 10");
+    refused(step_of((struct step_update[]){open, {UPDATE_APPEND, 0, 10, 0}}, 2, NULL, 0),
+            "update 1: expected a block below 10, found 10");
+    const struct step_update a = {UPDATE_APPEND, 0, 1, 0};
+    refused(step_of((struct step_update[]){open, a, a, a, a}, 5, NULL, 0),
+            "update 4: slot 0 already has all of its 3 blocks");
+    const struct step_update two[] = {open, a};
+    refused(step_of(NULL, 0, (struct step_row[]){{0, 0, 0, 0}}, 1), "row 0: slot 0 is not open");
+    refused(step_of(two, 2, (struct step_row[]){{0, 16, 0, 0}}, 1),
+            "row 0: expected a position below 16 (the blocks of slot 0), found 16");
+    refused(step_of(two, 2, (struct step_row[]){{0, 5, 0, 0}, {0, 5, 0, 0}}, 2),
+            "row 1: expected a position of slot 0 above 5, found 5");
+    refused(step_of(two, 2, (struct step_row[]){{100, 5, 0, 0}}, 1),
+            "row 0: expected a token below 100, found 100");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(tables_grow_and_go, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(wrong_steps_are_refused, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
