@@ -231,8 +231,12 @@ static enum err read_key(struct modelfile *m, struct cursor *c, const char **key
                          "a metadata key has %llu bytes, "
                          "expected 1 to %d",
                          (unsigned long long)bytes, MODEL_MAX_NAME - 1);
-    if (memchr(text, 0, (size_t)bytes) != NULL)
-        return error_set(e, ERR_FORMAT, "metadata key \"%.64s\" has a zero byte in it", text);
+    for (uint64_t i = 0; i < bytes; i++) {
+        if (text[i] < 0x20 || text[i] > 0x7e)
+            return error_set(e, ERR_FORMAT,
+                             "metadata key \"%.*s\" has byte 0x%02x in it, expected ASCII", (int)i,
+                             text, (unsigned char)text[i]);
+    }
     *key = arena_strndup(&m->names, text, (size_t)bytes);
     return *key != NULL ? OK : error_set(e, ERR_MEMORY, "no memory for metadata");
 }

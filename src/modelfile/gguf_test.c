@@ -279,7 +279,7 @@ static void metadata_that_lies(void **state)
     gguf_start(&b, 3, 0, 1);
     put_u64(&b, 3);
     put(&b, "a\0b", 3);
-    expect_refused(&b, ERR_FORMAT, "zero byte");
+    expect_refused(&b, ERR_FORMAT, "metadata key \"a\" has byte 0x00 in it");
     blob_free(&b);
 
     gguf_start(&b, 3, 0, 2);
@@ -363,6 +363,7 @@ static void tensors_that_lie(void **state)
     expect_tensor("t", 2, fine, DTYPE_F32, (uint64_t)0 - 32, ERR_FORMAT, "overflows");
     expect_tensor("", 2, fine, DTYPE_F32, 0, ERR_FORMAT, "empty name");
     expect_tensor("a\nb", 2, fine, DTYPE_F32, 0, ERR_FORMAT, "byte 0x0a in its name");
+    expect_tensor("a\xc3\xa9", 2, fine, DTYPE_F32, 0, ERR_FORMAT, "byte 0xc3 in its name");
     char long_name[MODEL_MAX_NAME + 1];
     memset(long_name, 'n', MODEL_MAX_NAME);
     long_name[MODEL_MAX_NAME] = 0;

@@ -1,8 +1,9 @@
 /* A folder in Hugging Face layout: which files it has, which of them hold the tensors.
  *
- * Tensor files, in this order of preference: those that model.safetensors.index.json names,
- * model.safetensors, all *.safetensors by name. File names out of the index are plain names inside
- * the folder; one with a slash is refused, so that an index cannot reach other files. */
+ * Tensor files, in this order of preference (that of `transformers`): model.safetensors, those
+ * that model.safetensors.index.json names, all *.safetensors by name. File names out of the index
+ * are plain names inside the folder; one with a slash is refused, so that an index cannot reach
+ * other files. */
 #include "modelfile/modelfile_impl.h"
 
 #include "base/panic.h"
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 static const char index_name[] = "model.safetensors.index.json";
+static const char single_name[] = "model.safetensors";
 static const char suffix[] = ".safetensors";
 
 /* The small files that others read; the whole list of modelfile_text. */
@@ -231,14 +233,17 @@ static enum err list_folder(const char *folder, struct name_list *files, struct 
     return err;
 }
 
-static enum err read_unindexed(struct modelfile *m, const char *folder, struct error *e)
+static bool has_file(const char *folder, const char *name)
 {
     char path[4096];
+    return join(folder, name, path, sizeof(path)) && access(path, F_OK) == 0;
+}
+
+static enum err read_unindexed(struct modelfile *m, const char *folder, struct error *e)
+{
     struct name_list files = {0};
-    bool has_single =
-        join(folder, "model.safetensors", path, sizeof(path)) && access(path, F_OK) == 0;
-    enum err err =
-        has_single ? name_list_add(&files, "model.safetensors", e) : list_folder(folder, &files, e);
+    enum err err = has_file(folder, single_name) ? name_list_add(&files, single_name, e)
+                                                 : list_folder(folder, &files, e);
     if (err == OK)
         err = read_files(m, folder, &files, e);
     name_list_release(&files);
@@ -248,9 +253,9 @@ static enum err read_unindexed(struct modelfile *m, const char *folder, struct e
 static enum err read_tensors(struct modelfile *m, const char *folder, struct error *e)
 {
     struct mapped_file text;
-    enum err err = map_in(folder, index_name, MODEL_MAX_JSON_BYTES, &text, e);
-    if (err == ERR_NOT_FOUND)
+    if (has_file(folder, single_name) || !has_file(folder, index_name))
         return read_unindexed(m, folder, e);
+    enum err err = map_in(folder, index_name, MODEL_MAX_JSON_BYTES, &text, e);
     if (err == OK)
         err = read_indexed(m, folder, &text, e);
     file_unmap(&text);

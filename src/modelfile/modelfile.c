@@ -171,8 +171,9 @@ static enum err check_name(const struct tensor_claim *c, struct error *e)
                          c->name, c->name_bytes, MODEL_MAX_NAME - 1);
     for (size_t i = 0; i < c->name_bytes; i++) {
         unsigned char byte = (unsigned char)c->name[i];
-        if (byte < 0x20 || byte == 0x7f)
-            return error_set(e, ERR_FORMAT, "tensor \"%.*s\" has byte 0x%02x in its name", (int)i,
+        if (byte < 0x20 || byte > 0x7e)
+            return error_set(e, ERR_FORMAT,
+                             "tensor \"%.*s\" has byte 0x%02x in its name, expected ASCII", (int)i,
                              c->name, byte);
     }
     return OK;
