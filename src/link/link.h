@@ -44,16 +44,23 @@ struct inbox_event {
     struct error reason;
 };
 struct inbox;
-struct inbox *inbox_new(int capacity);
-void inbox_free(struct inbox *b); /* frees what is left in it */
-void inbox_close(struct inbox *b);
-/* Both take over the frame. ERR_FULL: the peer broke the credit rule. */
+struct inbox *inbox_new(int capacity); /* frames, >= 1 */
+void inbox_free(struct inbox *b); /* frees what is left in it; NULL allowed */
+void inbox_close(struct inbox *b); /* takers get what is left, then ERR_CLOSED; putters ERR_CLOSED */
+/* Takes over the frame, also on failure. ERR_FULL: the peer broke the credit rule. Any thread. */
 enum err inbox_put_frame(struct inbox *b, struct frame *f);
+/* There is always room; while one INBOX_DOWN waits to be taken, further ones add nothing. */
 void inbox_put_down(struct inbox *b, const struct error *reason);
-/* OK, ERR_TIMEOUT, ERR_CLOSED. */
+/* OK, ERR_TIMEOUT, ERR_CLOSED. timeout_us < 0 waits for ever, 0 not at all. */
 enum err inbox_take(struct inbox *b, struct inbox_event *out, time_us timeout_us);
 
-/* In one process: a sender whose frames arrive in `to`. A hook may delay, drop or reorder (sim). */
+/* In one process: a sender whose frames arrive in `to`, which outlives it. Closing it puts
+ * INBOX_DOWN behind what was sent. */
 struct link *link_inproc_new(struct inbox *to);
+
+/* The same with a hook in between, which takes the frame over and puts it into `to` now, later,
+ * changed or not at all (sim). Its answer is link_send's. */
+typedef enum err (*inproc_hook)(void *context, struct inbox *to, struct frame *f);
+struct link *link_inproc_new_hooked(struct inbox *to, inproc_hook hook, void *context);
 
 #endif

@@ -41,8 +41,10 @@ int pipeline_in_flight(const struct pipeline *p);
 enum err pipeline_submit(struct pipeline *p, struct step *step, struct error *e);
 
 /* The oldest step on its way, finished: its rows (as submitted) and the logits of its wanted rows,
- * [n_wanted][vocab], both valid until the next call. ERR_TIMEOUT when wait_us passed (nothing is
- * wrong), ERR_CLOSED/ERR_UNREACHABLE/ERR_FORMAT when the ring failed. */
+ * [n_wanted][vocab], both valid until the next call. ERR_TIMEOUT when wait_us (>= 0) passed (nothing
+ * is wrong), ERR_CLOSED/ERR_UNREACHABLE/ERR_FORMAT/ERR_MEMORY when the ring failed. With one stage
+ * the step is computed now, whatever wait_us says. With nothing on its way it only looks whether the
+ * ring still stands. */
 struct pipeline_result {
     struct step step;
     int n_wanted;

@@ -14,17 +14,19 @@
 
 #include <stdint.h>
 
+#define SAMPLING_MAX_TEMPERATURE 1000.0f
+
 struct logit_bias {
     int32_t token;
     float bias; /* -100 … 100; -inf bans */
 };
 
 struct sampling {
-    float temperature;        /* >= 0; 0: greedy */
+    float temperature;        /* 0 … SAMPLING_MAX_TEMPERATURE; 0: greedy */
     int top_k;                /* >= 0; 0: off */
     float top_p;              /* (0, 1]; 1: off */
     float min_p;              /* [0, 1]; 0: off */
-    float repetition_penalty; /* > 0; 1: off */
+    float repetition_penalty; /* 0.001 … 1000; 1: off */
     float presence_penalty;   /* -2 … 2; 0: off */
     float frequency_penalty;  /* -2 … 2; 0: off */
     int penalty_last_n;       /* tokens looked back at; 0: off, -1: all; default -1 */
@@ -44,8 +46,9 @@ struct sampler_scratch *sampler_scratch_new(int vocab);
 void sampler_scratch_free(struct sampler_scratch *s);
 
 /* Choose. `logits` [vocab] may be changed. `history` are prompt and output so far; `choice` is the
- * index of the completion (n > 1), `position` that of the new token. ERR_INVALID when no logit is
- * finite or one is NaN: a broken model, told as such. */
+ * index of the completion (n > 1), `position` that of the new token. `history` may be NULL if
+ * n_history is 0; its tokens lie inside the vocabulary. ERR_INVALID when no logit is finite or one
+ * is NaN or +inf (a broken model, told as such), or when logit_bias bans all that is left. */
 enum err sampler_pick(const struct sampling *s, struct sampler_scratch *scratch, float *logits,
                       const int32_t *history, int n_history, uint32_t choice, uint32_t position,
                       int32_t *token, struct error *e);
