@@ -416,7 +416,7 @@ enum err gguf_read(struct modelfile *m, int file_i, struct meta_table *meta, str
 {
     const struct mapped_file *f = &m->files[file_i];
     struct cursor c = {.data = f->data, .bytes = f->bytes};
-    uint64_t n_tensors, n_meta;
+    uint64_t n_tensors = 0, n_meta = 0;
     enum err err = read_counts(&c, &n_tensors, &n_meta, e);
     if (err == OK)
         err = read_metadata(m, &c, n_meta, meta, e);

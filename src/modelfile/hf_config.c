@@ -499,7 +499,7 @@ static enum err read_rope(const json_t *config, struct model_params *p, struct e
 
 static enum err read_config(json_t *config, struct model_params *p, struct error *e)
 {
-    const struct family *family;
+    const struct family *family = NULL;
     enum err err = find_family(config, &family, e);
     if (err == OK)
         err = check_activation(config, e);
