@@ -1,0 +1,353 @@
+/* How wrong are the reference kernels themselves? Each op against the same sum in double precision,
+ * with the bound that its order of roundings gives (u = 2^-24, one rounding of f32):
+ *
+ *   dot of n terms in accumulators of at most m terms   (m + tree + products) u sum |terms|
+ *   int8 activations                                    sum |w| d/2 on top, d the group's scale
+ *
+ * Products that get smaller than the denormals lose up to TINY each. The bounds are those of
+ * docs/numerics.md. */
+#include "backend/cpu/kernels.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <cmocka.h>
+
+#include "backend/cpu/check_data.h"
+#include "tensor/exact_math.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static const double U = 0x1p-24, TINY = 0x1p-148;
+
+static float *new_values(struct random *r, enum fill fill, size_t n)
+{
+    float *x = malloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = fill_value(r, fill);
+    return x;
+}
+
+static struct quantised new_quantised(size_t n)
+{
+    return (struct quantised){malloc(n), malloc(n / GROUP * sizeof(float)),
+                              malloc(n / 16 * sizeof(int32_t))};
+}
+
+static void free_quantised(struct quantised *q)
+{
+    free(q->codes);
+    free(q->scales);
+    free(q->sums);
+}
+
+/* --- quantised activations ---------------------------------------------------------------- */
+
+static void quantising_is_off_by_half_a_step(void **state)
+{
+    (void)state;
+    struct kernels k;
+    kernels_ref(&k);
+    struct random random = {.state = 1};
+    for (int fill = 0; fill < N_FILLS; fill++) {
+        enum { N = 64 * GROUP };
+        float *x = new_values(&random, (enum fill)fill, N);
+        struct quantised q = new_quantised(N);
+        k.quantise(&q, x, N / GROUP);
+        for (int i = 0; i < N; i++) {
+            double d = q.scales[i / GROUP], found = q.codes[i] * d;
+            assert_true(q.codes[i] >= -127);
+            assert_true(fabs(found - x[i]) <= (d > 0 ? d * (0.5 + 0x1p-15) : 0x1p-121));
+        }
+        for (int i = 0; i < N; i += 16) {
+            int sum = 0;
+            for (int j = 0; j < 16; j++)
+                sum += q.codes[i + j];
+            assert_int_equal(q.sums[i / 16], sum);
+        }
+        free_quantised(&q);
+        free(x);
+    }
+}
+
+static void quantising_rounds_ties_to_even_and_marks_what_is_not_finite(void **state)
+{
+    (void)state;
+    struct kernels k;
+    kernels_ref(&k);
+    float x[3 * GROUP] = {127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -127.0f};
+    x[GROUP + 5] = -INFINITY;
+    x[2 * GROUP + 31] = NAN;
+    struct quantised q = new_quantised(3 * GROUP);
+    k.quantise(&q, x, 3);
+    static const int8_t expected[] = {127, 0, 2, 2, 0, -2, -127};
+    assert_memory_equal(q.codes, expected, sizeof expected);
+    assert_true(q.scales[0] == 1.0f);
+    assert_true(isnan(q.scales[1]) && isnan(q.scales[2]));
+    for (int i = GROUP; i < 3 * GROUP; i++)
+        assert_int_equal(q.codes[i], 0);
+    free_quantised(&q);
+}
+
+/* --- matrix products ---------------------------------------------------------------------- */
+
+struct product {
+    struct packed w;
+    size_t file_bytes;
+    float *x, *y;
+    struct quantised q;
+    int n;
+};
+
+static void product_new(struct product *p, enum dtype type, enum fill fill, int n_rows, int n_cols,
+                        int n)
+{
+    struct random random = {.state = (uint64_t)n_cols};
+    uint64_t row_bytes;
+    assert_true(pack_layout(type, n_rows, n_cols, &p->w));
+    assert_true(dtype_row_bytes(type, (uint64_t)n_cols, &row_bytes));
+    uint8_t *file = malloc(row_bytes * n_rows);
+    fill_weights(&random, fill, type, (size_t)n_rows * n_cols, file);
+    p->w.data = aligned_alloc(64, p->w.panel_bytes * (size_t)p->w.n_panels);
+    pack_panels(&p->w, file, row_bytes, 0, p->w.n_panels);
+    free(file);
+    p->n = n;
+    p->x = new_values(&random, fill, (size_t)n * n_cols);
+    p->y = calloc((size_t)n * n_rows, sizeof *p->y);
+    p->q = new_quantised((size_t)n * n_cols + 32);
+    struct kernels k;
+    kernels_ref(&k);
+    if (pack_is_quantised(p->w.format))
+        k.quantise(&p->q, p->x, (size_t)n * n_cols / GROUP);
+    struct matmul m = {&p->w, p->x, &p->q, p->y, (size_t)n_rows, n};
+    k.matmul[p->w.format](&m, 0, p->w.n_panels);
+}
+
+static void product_free(struct product *p)
+{
+    free(p->w.data);
+    free(p->x);
+    free(p->y);
+    free_quantised(&p->q);
+}
+
+/* Every output of one product against its sums in double. */
+static void check_product(const struct product *p)
+{
+    int n_cols = p->w.n_cols;
+    bool quantised = pack_is_quantised(p->w.format);
+    double roundings = n_cols / (quantised ? GROUP : 1) / K_SECTIONS + SUPER_BLOCK / GROUP + 8;
+    float *w = malloc((size_t)n_cols * sizeof *w);
+    for (int r = 0; r < p->w.n_rows; r++) {
+        unpack_row(&p->w, r, w);
+        for (int t = 0; t < p->n; t++) {
+            double sum = 0, size = 0, float_sum = 0, slack = 0;
+            for (int k = 0; k < n_cols; k++) {
+                size_t i = (size_t)t * n_cols + k;
+                double x = p->x[i], scale = quantised ? p->q.scales[i / GROUP] : 0;
+                double term = w[k] * (quantised ? p->q.codes[i] * scale : x);
+                sum += term;
+                size += fabs(term);
+                float_sum += w[k] * x;
+                slack += fabs(w[k]) * (scale > 0 ? scale * (0.5 + 0x1p-15) : 0x1p-121);
+            }
+            double found = p->y[(size_t)t * p->w.n_rows + r];
+            /* A scale product dw * dx in the denormals is off by TINY, times a group's sum. */
+            double tiny = TINY * n_cols * (quantised ? 128.0 * 128 * 128 : 1);
+            double bound = roundings * U * size + tiny;
+            assert_true(fabs(found - sum) <= bound);
+            if (quantised)
+                assert_true(fabs(found - float_sum) <= bound + slack);
+        }
+    }
+    free(w);
+}
+
+static void products_are_within_their_bounds(void **state)
+{
+    (void)state;
+    static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
+                                       DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
+    static const int widths[] = {256, 768, 2816};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        for (int fill = 0; fill < N_FILLS; fill++) {
+            for (size_t j = 0; j < sizeof widths / sizeof widths[0]; j++) {
+                struct product p;
+                product_new(&p, types[i], (enum fill)fill, 20, widths[j], 3);
+                check_product(&p);
+                product_free(&p);
+            }
+        }
+    }
+}
+
+/* --- rows --------------------------------------------------------------------------------- */
+
+static void rms_norm_is_within_its_bound(void **state)
+{
+    (void)state;
+    struct kernels k;
+    kernels_ref(&k);
+    struct random random = {.state = 7};
+    static const int widths[] = {1, 15, 16, 33, 288, 4096};
+    for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
+        int n = widths[w];
+        float *x = new_values(&random, FILL_RANDOM, (size_t)n);
+        float *gain = new_values(&random, FILL_RANDOM, (size_t)n);
+        float *y = malloc((size_t)n * sizeof *y);
+        k.rms_norm(y, x, gain, 1e-5f, n);
+        double sum = 0;
+        for (int i = 0; i < n; i++)
+            sum += (double)x[i] * x[i];
+        double scale = 1.0 / sqrt(sum / n + (double)1e-5f);
+        for (int i = 0; i < n; i++) {
+            double expected = x[i] * scale * gain[i];
+            assert_true(fabs(y[i] - expected) <= (n / STRIPES + 12) * U * fabs(expected) + TINY);
+        }
+        free(x);
+        free(gain);
+        free(y);
+    }
+}
+
+static void silu_is_within_its_bound(void **state)
+{
+    (void)state;
+    struct kernels k;
+    kernels_ref(&k);
+    for (float g = -120.0f; g < 120.0f; g += 0.01f) {
+        float up = 1.5f, y;
+        k.silu_mul(&y, &g, &up, 1);
+        double expected = g / (1.0 + exp(-(double)g)) * 1.5;
+        /* below -88.73 the exponential is infinite and the result -0 */
+        double lost = g < -88.0f ? 0x1p-119 : TINY;
+        assert_true(fabs(y - expected) <= 6 * U * fabs(expected) + lost);
+    }
+}
+
+static void rotation_is_within_its_bound(void **state)
+{
+    (void)state;
+    struct kernels k;
+    kernels_ref(&k);
+    struct random random = {.state = 9};
+    for (int i = 0; i < 2000; i++) {
+        float x[4], y[4], turn[4];
+        double angle[2];
+        for (int j = 0; j < 4; j++)
+            y[j] = x[j] = random_unit(&random);
+        for (int j = 0; j < 2; j++) {
+            angle[j] = random_unit(&random) * 4.0;
+            turn[j] = (float)cos(angle[j]);
+            turn[2 + j] = (float)sin(angle[j]);
+        }
+        bool halves = i & 1;
+        k.rotate(y, turn, 4, halves);
+        for (int j = 0; j < 2; j++) {
+            int a = halves ? j : 2 * j, b = halves ? j + 2 : 2 * j + 1;
+            double s = sin(angle[j]), c = cos(angle[j]), size = fabs(x[a]) + fabs(x[b]);
+            assert_true(fabs(y[a] - (x[a] * c - x[b] * s)) <= 3 * U * size);
+            assert_true(fabs(y[b] - (x[b] * c + x[a] * s)) <= 3 * U * size);
+        }
+    }
+}
+
+/* --- attention ---------------------------------------------------------------------------- */
+
+
+static void store(uint8_t *at, size_t i, float x, enum kv_type type, float *kept)
+{
+    struct f16 h = f16_from_f32(x);
+    if (type == KV_F16)
+        memcpy(at + 2 * i, &h, 2);
+    else
+        memcpy(at + 4 * i, &x, 4);
+    *kept = type == KV_F16 ? f16_to_f32(h) : x;
+}
+
+static void check_attention(enum kv_type type, int head_size, int n_positions, float spread)
+{
+    struct random random = {.state = (uint64_t)n_positions};
+    int n_blocks = (n_positions - 1) / KV_BLOCK_TOKENS + 1;
+    size_t elems = (size_t)n_blocks * KV_BLOCK_TOKENS * head_size;
+    uint8_t *keys = malloc(elems * 4), *values = malloc(elems * 4);
+    float *kept_k = malloc(elems * 4), *kept_v = malloc(elems * 4);
+    int32_t *table = malloc((size_t)n_blocks * sizeof *table);
+    for (int b = 0; b < n_blocks; b++)
+        table[b] = n_blocks - 1 - b; /* blocks in reverse */
+    for (int p = 0; p < n_positions; p++) {
+        for (int d = 0; d < head_size; d++) {
+            size_t at = ((size_t)table[p / KV_BLOCK_TOKENS] * KV_BLOCK_TOKENS +
+                         p % KV_BLOCK_TOKENS) * head_size + d;
+            size_t kept = (size_t)p * head_size + d;
+            store(keys, at, random_unit(&random) * spread, type, &kept_k[kept]);
+            store(values, at, random_unit(&random), type, &kept_v[kept]);
+        }
+    }
+    float *q = new_values(&random, FILL_RANDOM, (size_t)head_size), *y = calloc((size_t)head_size, 4);
+    int32_t position = n_positions - 1;
+    const int32_t *tables[] = {table};
+    struct batch batch = {1, &position, tables};
+    struct attention a = {keys, values, type, 1, 1, head_size, 1.0f / sqrtf((float)head_size),
+                          q, y, &batch};
+    struct kernels k;
+    kernels_ref(&k);
+    k.attention(&a, 0, 0, 1);
+
+    double *scores = malloc((size_t)n_positions * sizeof *scores);
+    double max = -INFINITY, size = 0, sum = 0;
+    for (int p = 0; p < n_positions; p++) {
+        double dot = 0, terms = 0;
+        for (int d = 0; d < head_size; d++) {
+            dot += (double)q[d] * kept_k[(size_t)p * head_size + d];
+            terms += fabs((double)q[d] * kept_k[(size_t)p * head_size + d]);
+        }
+        scores[p] = dot / sqrt(head_size);
+        max = fmax(max, scores[p]);
+        size = fmax(size, terms / sqrt(head_size));
+    }
+    for (int p = 0; p < n_positions; p++)
+        sum += scores[p] = exp(scores[p] - max);
+    /* Weights are off by the error of two scores; sums have ATTENTION_CHUNK and merge roundings. */
+    double weight_error = 2 * (head_size / STRIPES + 8) * U * size + 4 * U * (1 + 2 * size);
+    double bound = 2 * weight_error + (ATTENTION_CHUNK + n_positions / ATTENTION_CHUNK * 4 + 8) * U;
+    for (int d = 0; d < head_size; d++) {
+        double expected = 0, mass = 0;
+        for (int p = 0; p < n_positions; p++) {
+            expected += scores[p] / sum * kept_v[(size_t)p * head_size + d];
+            mass += scores[p] / sum * fabs(kept_v[(size_t)p * head_size + d]);
+        }
+        assert_true(fabs(y[d] - expected) <= bound * mass);
+    }
+    free(keys), free(values), free(kept_k), free(kept_v), free(table), free(q), free(y);
+    free(scores);
+}
+
+static void attention_is_within_its_bound(void **state)
+{
+    (void)state;
+    static const int lengths[] = {1, 2, 16, 17, 255, 256, 257, 700, 1536};
+    static const int sizes[] = {1, 8, 48, 64, 100, 128};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        for (size_t j = 0; j < sizeof sizes / sizeof sizes[0]; j++) {
+            check_attention(KV_F32, sizes[j], lengths[i], 1.0f);
+            check_attention(KV_F16, sizes[j], lengths[i], 1.0f);
+            check_attention(KV_F32, sizes[j], lengths[i], 100.0f); /* one position wins */
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(quantising_is_off_by_half_a_step),
+        cmocka_unit_test(quantising_rounds_ties_to_even_and_marks_what_is_not_finite),
+        cmocka_unit_test(products_are_within_their_bounds),
+        cmocka_unit_test(rms_norm_is_within_its_bound),
+        cmocka_unit_test(silu_is_within_its_bound),
+        cmocka_unit_test(rotation_is_within_its_bound),
+        cmocka_unit_test(attention_is_within_its_bound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
