@@ -300,6 +300,7 @@ static void arrays_that_lie(void **state)
     } cases[] = {
         {T_U64, UINT64_MAX, ERR_LIMIT, "18446744073709551615 elements"},
         {T_U64, MODEL_MAX_ARRAY, ERR_FORMAT, "an array at byte"},
+        {T_U8, MODEL_MAX_ARRAY + 1, ERR_LIMIT, "16777217 elements, limit 16777216"},
         {T_U8, 100, ERR_FORMAT, "goes past the end"},
         {T_STRING, 3, ERR_FORMAT, "a string at byte"},
         {T_ARRAY, 3, ERR_FORMAT, "an array at byte"},

@@ -225,6 +225,8 @@ static void remote_descriptions_that_lie(void **state)
                   "more than 4 dimensions");
     expect_remote((struct modelfile_remote_tensor){"t", DTYPE_F32, 2, {1ull << 40, 1ull << 40}},
                   ERR_FORMAT, "overflow");
+    expect_remote((struct modelfile_remote_tensor){"t", DTYPE_I8, 1, {1ull << 63}}, ERR_FORMAT,
+                  "its size overflows");
     expect_remote((struct modelfile_remote_tensor){"t", DTYPE_I8, 1, {INT64_MAX}}, ERR_LIMIT,
                   "overflow together");
     expect_remote((struct modelfile_remote_tensor){"t", DTYPE_I8, 1, {1ull << 60}}, ERR_MEMORY,

@@ -82,6 +82,10 @@ static void headers_that_lie(void **state)
     put_string(&b, "{}");
     expect_refused(&b, ERR_FORMAT, "declares a header of 18446744073709551615 bytes");
     blob_free(&b);
+    put_u64(&b, 3); /* one more than there is */
+    put(&b, "{}", 2);
+    expect_refused(&b, ERR_FORMAT, "declares a header of 3 bytes, the file has 10");
+    blob_free(&b);
     put(&b, "\1\2\3", 3);
     expect_refused(&b, ERR_FORMAT, "has 3 bytes, too short");
     blob_free(&b);
