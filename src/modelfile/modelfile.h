@@ -175,6 +175,13 @@ enum err modelfile_new_remote(const char *label, const struct model_params *para
                               struct modelfile **out, struct error *e);
 /* Writable memory of one tensor of a remote modelfile (t->bytes bytes). */
 void *modelfile_remote_buffer(struct modelfile *m, const struct model_tensor *t);
+/* Let the tensors of a remote modelfile be fetched one by one, when modelfile_need asks: so a worker
+ * never holds more than one of them beside its packed weights. `fetch` fills `into`. */
+typedef enum err (*modelfile_fetch)(void *context, const struct model_tensor *t, void *into,
+                                    struct error *e);
+void modelfile_set_fetch(struct modelfile *m, modelfile_fetch fetch, void *context);
+/* About to read a tensor's data: fetch it (remote with a fetch function), else read ahead. */
+enum err modelfile_need(struct modelfile *m, const struct model_tensor *t, struct error *e);
 /* Give one tensor's memory back after it was packed (remote) or drop its pages (mapped). */
 void modelfile_discard(struct modelfile *m, const struct model_tensor *t);
 

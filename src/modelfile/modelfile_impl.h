@@ -76,6 +76,8 @@ struct modelfile {
     struct model_identity identity;
     uint8_t *remote; /* the anonymous mapping of a remote model, else NULL */
     uint64_t remote_bytes;
+    modelfile_fetch fetch; /* or NULL */
+    void *fetch_context;
 };
 
 /* An empty model of that path; NULL without memory. modelfile_close undoes it. */

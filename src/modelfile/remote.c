@@ -77,3 +77,18 @@ void *modelfile_remote_buffer(struct modelfile *m, const struct model_tensor *t)
     ASSERT(t >= m->tensors && t < m->tensors + m->n_tensors);
     return m->remote + t->file_offset;
 }
+
+void modelfile_set_fetch(struct modelfile *m, modelfile_fetch fetch, void *context)
+{
+    ASSERT(m->remote != NULL);
+    m->fetch = fetch;
+    m->fetch_context = context;
+}
+
+enum err modelfile_need(struct modelfile *m, const struct model_tensor *t, struct error *e)
+{
+    if (m->fetch != NULL)
+        return m->fetch(m->fetch_context, t, modelfile_remote_buffer(m, t), e);
+    modelfile_advise(m, t, true);
+    return OK;
+}
