@@ -44,8 +44,10 @@ static enum err load_matrix(struct loader *l, const struct model_tensor *t, stru
                             struct error *e)
 {
     struct backend *b = l->model->backend;
-    modelfile_advise(l->file, t, true);
-    enum err err = b->ops->weight_new(b, (enum dtype)t->type, (int)t->n_rows, (int)t->n_cols,
+    enum err err = modelfile_need(l->file, t, e);
+    if (err != OK)
+        return err;
+    err = b->ops->weight_new(b, (enum dtype)t->type, (int)t->n_rows, (int)t->n_cols,
                                       modelfile_data(l->file, t), out, e);
     if (err != OK) {
         error_prefix(e, "tensor %s", t->name);
@@ -60,7 +62,9 @@ static enum err load_vector(struct loader *l, const struct model_tensor *t, stru
                             struct error *e)
 {
     struct backend *b = l->model->backend;
-    enum err err = b->ops->tensor_new(b, 1, (int)t->n_cols, out, e);
+    enum err err = modelfile_need(l->file, t, e);
+    if (err == OK)
+        err = b->ops->tensor_new(b, 1, (int)t->n_cols, out, e);
     if (err != OK)
         return err;
     float *values = xmalloc(t->n_cols * sizeof *values);
@@ -87,13 +91,16 @@ static enum err load_layer(struct loader *l, const struct binding *bound, int i,
     return err;
 }
 
-static void load_rope(struct loader *l, const struct binding *bound)
+static enum err load_rope(struct loader *l, const struct binding *bound, struct error *e)
 {
     struct model *m = l->model;
     const struct model_tensor *t = bound->rope_factors;
     float *factors = NULL;
     m->inv_freq = xcalloc((size_t)m->params.rope_size / 2, sizeof *m->inv_freq);
     if (t != NULL) {
+        enum err err = modelfile_need(l->file, t, e);
+        if (err != OK)
+            return err;
         factors = xmalloc(t->n_cols * sizeof *factors);
         to_f32(t, modelfile_data(l->file, t), factors);
         finished(l, t);
@@ -104,6 +111,7 @@ static void load_rope(struct loader *l, const struct binding *bound)
                                  .rope_size = m->params.rope_size,
                                  .halves = m->params.rope_pairing == ROPE_HALVES,
                                  .inv_freq = m->inv_freq};
+    return OK;
 }
 
 static enum err load_ends(struct loader *l, const struct binding *bound, struct error *e)
@@ -143,7 +151,8 @@ enum err model_load(struct modelfile *file, struct backend *backend, const struc
     m->layers = xcalloc((size_t)bound.n_layers, sizeof *m->layers);
     struct loader l = {.file = file, .model = m, .progress = progress, .context = context};
     err = model_part_tensors(file, part, add_bytes, &l.total_bytes, e);
-    load_rope(&l, &bound);
+    if (err == OK)
+        err = load_rope(&l, &bound, e);
     for (int i = 0; i < bound.n_layers && err == OK; i++)
         err = load_layer(&l, &bound, i, e);
     if (err == OK)
