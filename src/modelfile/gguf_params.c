@@ -241,14 +241,13 @@ static enum err read_scaling(struct source *s, struct model_params *p, struct er
 
 static enum err read_rope(struct source *s, struct model_params *p, struct error *e)
 {
-    static const char *const factors[] = {"rope_freqs.weight", "rope_factors_long.weight",
-                                          "rope_factors_short.weight"};
+    static const char *const factors[] = {"rope_factors_long.weight", "rope_factors_short.weight"};
     for (size_t i = 0; i < sizeof(factors) / sizeof(factors[0]); i++) {
-        /* Leaving it out would give plausible text that is wrong from the first position on. */
+        /* Leaving it out would give plausible text that is wrong from the first position on.
+         * (rope_freqs.weight, one set of factors, is an ordinary tensor of the model.) */
         if (modelfile_find(s->m, factors[i]) != NULL)
             return error_set(e, ERR_UNSUPPORTED,
-                             "tensor %s (rope factors per frequency, as in "
-                             "Llama 3.1 files) is not supported",
+                             "tensor %s (rope factors that depend on the length) is not supported",
                              factors[i]);
     }
     p->rope_pairing = pairing_of(p->architecture);

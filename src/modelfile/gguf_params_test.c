@@ -261,9 +261,11 @@ static void rope_scaling(void **state)
         "rope factor is 0");
     bad((struct pair){"llama.rope.scaling.attn_factor", T_F32, 2, NULL}, ERR_UNSUPPORTED,
         "attn_factor is 2");
-    /* Factors per frequency in a tensor: leaving them out would be wrong silently. */
-    assert_int_equal(params_of(NULL, 0, "rope_freqs.weight", &p, &e), ERR_UNSUPPORTED);
-    expect_text(&e, "tensor rope_freqs.weight");
+    /* Two sets of factors in tensors: leaving them out would be wrong silently. */
+    assert_int_equal(params_of(NULL, 0, "rope_factors_long.weight", &p, &e), ERR_UNSUPPORTED);
+    expect_text(&e, "tensor rope_factors_long.weight");
+    assert_int_equal(params_of(NULL, 0, "rope_freqs.weight", &p, &e), OK);
+    assert_int_equal(p.rope_scaling, ROPE_SCALING_NONE);
 }
 
 static void other_architectures_are_generic(void **state)

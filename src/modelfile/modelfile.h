@@ -71,6 +71,7 @@ enum rope_pairing {
     ROPE_HALVES,     /* pairs (0,n/2), (1,n/2+1), …  Hugging Face, GGUF "qwen2" */
 };
 
+/* Besides, a tensor rope_freqs.weight may hold a divisor for each frequency (GGUF). */
 enum rope_scaling {
     ROPE_SCALING_NONE,
     ROPE_SCALING_LINEAR, /* positions divided by factor */
