@@ -1,0 +1,29 @@
+/* The x86 instruction sets. CPUID comes through the compiler's support library, which also checks
+ * that the operating system saves the vector registers (XGETBV); clang's does not know F16C. */
+#include "backend/cpu/x86/x86.h"
+
+#include <cpuid.h>
+
+static bool has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
+
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           has_f16c();
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+
+const struct isa kernels_isas[] = {
+    {"avx512", has_avx512, kernels_avx512},
+    {NULL, NULL, NULL},
+};

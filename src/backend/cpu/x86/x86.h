@@ -1,0 +1,49 @@
+/* The x86 kernels: slots of struct kernels (kernels.h), bit-equal to ref's. Files ending in _avx2.c
+ * and _avx512.c are compiled with those instructions and may only be called where the processor has
+ * them; isas_x86.c, which asks it, is compiled without. */
+#ifndef SHOAL_BACKEND_CPU_X86_X86_H
+#define SHOAL_BACKEND_CPU_X86_X86_H
+
+#include "backend/cpu/kernels.h"
+
+/* Loops over a constant count that must become straight code, so that arrays of vectors stay in
+ * registers; the two compilers spell the wish differently. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define FORCE_INLINE static inline __attribute__((always_inline))
+
+enum { TOKEN_BLOCK = 64 }; /* tokens whose activations stay in the second-level cache */
+
+void kernels_avx2(struct kernels *k);
+void kernels_avx512(struct kernels *k);
+
+void quantise_avx2(const struct quantised *q, const float *x, size_t n_groups);
+void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n_cols);
+void silu_mul_avx2(float *y, const float *gate, const float *up, size_t n);
+void rotate_avx2(float *head, const float *turn, int rope_size, bool halves);
+void to_f16_avx2(struct f16 *dst, const float *src, size_t n);
+void attention_avx2(const struct attention *a, int row, int head_begin, int head_end);
+void matmul_f32_avx2(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_f16_avx2(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_bf16_avx2(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q8_0_avx2(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q4_0_avx2(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q6_k_avx2(const struct matmul *m, int panel_begin, int panel_end);
+
+void quantise_avx512(const struct quantised *q, const float *x, size_t n_groups);
+void rms_norm_avx512(float *y, const float *x, const float *gain, float eps, int n_cols);
+void silu_mul_avx512(float *y, const float *gate, const float *up, size_t n);
+void rotate_avx512(float *head, const float *turn, int rope_size, bool halves);
+void to_f16_avx512(struct f16 *dst, const float *src, size_t n);
+void attention_avx512(const struct attention *a, int row, int head_begin, int head_end);
+void matmul_f32_avx512(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_f16_avx512(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_bf16_avx512(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q8_0_avx512(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q4_0_avx512(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q6_k_avx512(const struct matmul *m, int panel_begin, int panel_end);
+
+#endif
