@@ -13,8 +13,9 @@ use minijinja::{Error, ErrorKind, Value};
 
 /// Values nested deeper than this are refused: printing, comparing and dropping them recurses.
 const MAX_DEPTH: usize = 96;
-const NODE_BYTES: usize = 32;
-const MAX_TIME: Duration = Duration::from_secs(10);
+/// What a value in a container counts for.
+const NODE_BYTES: usize = 64;
+const MAX_TIME: Duration = Duration::from_secs(5);
 
 thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };

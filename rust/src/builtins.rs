@@ -26,9 +26,8 @@ pub fn install(env: &mut Environment) {
     env.add_function(guard::STORED, |v: Value| budget::charge_stored(&v).map(|_| v));
     env.add_function(guard::CONCAT, concat);
     env.add_function(guard::MULTIPLY, multiply);
-    env.add_function(guard::FORMAT, |v: Value| {
-        check_widths(v.as_str().unwrap_or("")).map(|_| v)
-    });
+    env.add_function(guard::REMAINDER, remainder);
+    env.add_function(guard::KEEP, |v: Value| v);
     env.add_function(guard::TICK, budget::check_time);
     env.add_function(guard::UNAVAILABLE, || -> Result<Value, Error> {
         Err(invalid("a chat template cannot import, include or extend another"))
@@ -123,6 +122,31 @@ fn multiply_numbers(a: &Value, b: &Value) -> Option<Value> {
     }
     let (x, y) = (f64::try_from(a.clone()).ok()?, f64::try_from(b.clone()).ok()?);
     Some(Value::from(x * y))
+}
+
+/// `a % b`: the remainder with the sign of b, or text formatted as by printf.
+fn remainder(a: Value, b: Value) -> Result<Value, Error> {
+    if let Some(format) = a.as_str() {
+        check_widths(format)?;
+        let args: Vec<Value> = match b.kind() {
+            ValueKind::Seq => b.try_iter()?.collect(),
+            _ => vec![b],
+        };
+        let text = minijinja::format_filter(minijinja::FormatStyle::Printf, format, &args)?;
+        charge(text.len())?;
+        return Ok(Value::from(text));
+    }
+    let wrong = || invalid(format!("no remainder of {a} and {b}"));
+    if a.is_integer() && b.is_integer() {
+        let (x, y) = (i64::try_from(a.clone())?, i64::try_from(b.clone())?);
+        let r = x.checked_rem(y).ok_or_else(wrong)?;
+        return Ok(Value::from(if r != 0 && (r < 0) != (y < 0) { r + y } else { r }));
+    }
+    let (x, y) = (f64::try_from(a.clone())?, f64::try_from(b.clone())?);
+    if y == 0.0 {
+        return Err(wrong());
+    }
+    Ok(Value::from(x - y * (x / y).floor()))
 }
 
 /// Refuse "%1000000000d" and "{:>1000000000}".

@@ -5,8 +5,8 @@
 //! functions, under names that no template can write (and so neither call nor replace):
 //!
 //! * raw text becomes an expression, so that all output passes through the formatter;
-//! * `a ~ b` and `a * b` become calls (`~` prints values as Python does, which minijinja's does
-//!   not); sums, slices and filtered values are charged after the fact, since they grow linearly;
+//! * `a ~ b`, `a * b` and `a % b` become calls (`~` prints values as Python does, `%` formats
+//!   text, which minijinja's do not); sums, slices and filtered values are charged after the fact, since they grow linearly;
 //! * literals and values stored in a namespace are charged with all that they contain;
 //! * bodies of loops and macros begin with a look at the clock.
 //!
@@ -23,7 +23,8 @@ pub const DEEP: &str = "$deep";
 pub const STORED: &str = "$stored";
 pub const CONCAT: &str = "$concat";
 pub const MULTIPLY: &str = "$multiply";
-pub const FORMAT: &str = "$format";
+pub const REMAINDER: &str = "$remainder";
+pub const KEEP: &str = "$keep";
 pub const TICK: &str = "$tick";
 pub const UNAVAILABLE: &str = "$unavailable";
 
@@ -271,13 +272,9 @@ fn binary<'a>(b: &BinOp<'a>, span: Span) -> Expr<'a> {
     match b.op {
         BinOpKind::Concat => Expr::Call(call(CONCAT, vec![left, right], span)),
         BinOpKind::Mul => Expr::Call(call(MULTIPLY, vec![left, right], span)),
-        // Charging the left side as well keeps constants from being added up by the compiler.
-        BinOpKind::Add => {
-            wrap(CHARGE, keep(b.op, wrap(CHARGE, left, span), right), span)
-        }
-        BinOpKind::Rem => {
-            wrap(CHARGE, keep(b.op, wrap(FORMAT, left, span), right), span)
-        }
+        BinOpKind::Rem => Expr::Call(call(REMAINDER, vec![left, right], span)),
+        // A call on one side keeps constants from being added up by the compiler.
+        BinOpKind::Add => wrap(CHARGE, keep(b.op, wrap(KEEP, left, span), right), span),
         op => keep(op, left, right),
     }
 }

@@ -18,11 +18,14 @@ use tokenizers::{
 
 use crate::error::{clip, Error, Result};
 use crate::pieces::{self, Pieces};
+use crate::pipeline;
+use crate::special;
 use crate::spm::SPACE;
-use crate::tokenizer::{Model, Tokenizer, MAX_VOCAB};
+use crate::tokenizer::{Model, Tokenizer, MAX_EXPANDED_BYTES, MAX_VOCAB};
 
 pub const MAX_JSON_BYTES: usize = 128 << 20;
 const MAX_ADDED_TOKENS: usize = 1 << 16;
+const MAX_SURROUNDING: usize = 64;
 
 pub struct Hf {
     tokenizer: tokenizers::Tokenizer,
@@ -30,6 +33,8 @@ pub struct Hf {
     unparsed: AddedVocabulary,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
+    /// How many times longer its normalizer and pre-tokenizer may make a text.
+    growth: usize,
 }
 
 /// The parts of the file that we look at ourselves; the library reads the rest.
@@ -37,6 +42,12 @@ pub struct Hf {
 struct File {
     #[serde(default)]
     added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
     #[serde(default)]
     decoder: Value,
     model: ModelHead,
@@ -76,6 +87,7 @@ pub fn open(json: &[u8]) -> Result<Tokenizer> {
     }
     let file: File = serde_json::from_slice(json).map_err(|e| Error::format(e.to_string()))?;
     let decoding = check(&file)?;
+    let growth = pipeline::check(&file.normalizer, &file.pre_tokenizer, &file.post_processor)?;
     let mut tokenizer =
         tokenizers::Tokenizer::from_bytes(json).map_err(|e| Error::format(e.to_string()))?;
     if !matches!(tokenizer.get_model(), ModelWrapper::BPE(_)) {
@@ -89,7 +101,7 @@ pub fn open(json: &[u8]) -> Result<Tokenizer> {
     let mut unparsed = tokenizer.get_added_vocabulary().clone();
     unparsed.set_encode_special_tokens(true);
     let (prefix, suffix) = surroundings(&tokenizer, pieces.len())?;
-    let hf = Hf { tokenizer, unparsed, prefix, suffix };
+    let hf = Hf { tokenizer, unparsed, prefix, suffix, growth };
     Ok(Tokenizer { model: Model::Hf(Box::new(hf)), pieces, by_text })
 }
 
@@ -117,6 +129,8 @@ fn check(file: &File) -> Result<Decoding> {
             file.added_tokens.len()
         )));
     }
+    special::check_sizes(file.added_tokens.iter().map(|t| t.content.len()))?;
+    pipeline::check_depth("decoder", &file.decoder)?;
     let mut decoding = Decoding::default();
     read_decoder(&file.decoder, &mut decoding)?;
     if decoding.byte_level && (decoding.spaces || decoding.byte_fallback) {
@@ -243,6 +257,9 @@ fn surroundings(t: &tokenizers::Tokenizer, n: usize) -> Result<(Vec<u32>, Vec<u3
         .position(|id| *id == mark)
         .ok_or_else(|| Error::format("post-processor drops the text"))?;
     let (prefix, suffix) = (ids[..at].to_vec(), ids[at + 1..].to_vec());
+    if prefix.len() + suffix.len() > MAX_SURROUNDING {
+        return Err(Error::limit(format!("post-processor adds more than {MAX_SURROUNDING} tokens")));
+    }
     if let Some(id) = prefix.iter().chain(&suffix).find(|id| **id as usize >= n) {
         return Err(Error::format(format!("post-processor adds token {id} of {n}")));
     }
@@ -251,6 +268,13 @@ fn surroundings(t: &tokenizers::Tokenizer, n: usize) -> Result<(Vec<u32>, Vec<u3
 
 impl Hf {
     pub fn encode(&self, text: &str, add: bool, parse: bool) -> Result<Vec<u32>> {
+        if text.len().saturating_mul(self.growth) > MAX_EXPANDED_BYTES {
+            return Err(Error::limit(format!(
+                "text of {} bytes may grow {} times while it is normalized",
+                text.len(),
+                self.growth
+            )));
+        }
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
         if add {
             out.extend(&self.prefix);

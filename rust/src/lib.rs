@@ -5,7 +5,8 @@
 //!
 //! * `ffi` - the exported functions: they check pointers, catch panics and translate errors;
 //! * `tokenizer` - what both kinds of tokenizer have in common;
-//! * `hf` - tokenizers from a `tokenizer.json`, by the Hugging Face library;
+//! * `hf` - tokenizers from a `tokenizer.json`, by the Hugging Face library, after `pipeline` has
+//!   looked at its stages;
 //! * `vocab` - tokenizers from vocabulary tables (GGUF), with `pre` (split patterns by name),
 //!   `spm` (SentencePiece BPE) and `special` (tokens matched before the text is split);
 //! * `pieces` - which bytes a token stands for;
@@ -22,6 +23,7 @@ pub mod ffi;
 pub mod guard;
 pub mod hf;
 pub mod pieces;
+pub mod pipeline;
 pub mod pre;
 pub mod python;
 pub mod special;

@@ -7,6 +7,8 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::error::{Error, Result};
 
+const MAX_TOTAL_BYTES: usize = 4 << 20;
+
 #[derive(Clone)]
 pub struct Special {
     pub text: String,
@@ -67,6 +69,17 @@ impl Matcher {
     }
 }
 
+/// Refuse tables that would make an enormous automaton.
+pub fn check_sizes(sizes: impl Iterator<Item = usize>) -> Result<()> {
+    let total: usize = sizes.sum();
+    if total > MAX_TOTAL_BYTES {
+        return Err(Error::limit(format!(
+            "special tokens of {total} bytes in all, at most {MAX_TOTAL_BYTES}"
+        )));
+    }
+    Ok(())
+}
+
 pub struct Specials {
     all: Option<Matcher>,
     user_defined: Option<Matcher>,
@@ -76,6 +89,7 @@ impl Specials {
     /// Tokens with empty text cannot be found and are left out.
     pub fn new(mut tokens: Vec<Special>) -> Result<Specials> {
         tokens.retain(|t| !t.text.is_empty());
+        check_sizes(tokens.iter().map(|t| t.text.len()))?;
         let user_defined = tokens.iter().filter(|t| !t.special).cloned().collect();
         Ok(Specials { all: Matcher::new(tokens)?, user_defined: Matcher::new(user_defined)? })
     }

@@ -9,8 +9,10 @@ use crate::vocab::Vocab;
 
 /// Ids are below this in any tokenizer (SHAPE_MAX_VOCAB in base/bounds.h).
 pub const MAX_VOCAB: usize = 1 << 22;
-/// Text to encode in one call; offsets inside it fit 32 bits.
-pub const MAX_TEXT_BYTES: usize = 256 << 20;
+/// Text to encode in one call (TEXT_MAX_BYTES in text.h); offsets inside it fit 32 bits.
+pub const MAX_TEXT_BYTES: usize = 64 << 20;
+/// … and what normalizing may make of it.
+pub const MAX_EXPANDED_BYTES: usize = 512 << 20;
 
 pub const ADD_SPECIAL: u32 = 1;
 pub const PARSE_SPECIAL: u32 = 2;

@@ -30,9 +30,9 @@
 #define TOKEN_NONE UINT32_MAX /* no such token */
 
 enum {
-    TEXT_MAX_BYTES = 256 << 20,          /* of text in one tokenizer_encode */
-    TEMPLATE_MAX_FUEL = 20 * 1000 * 1000, /* instructions of one rendering */
-    TEMPLATE_MAX_BUILT_BYTES = 1 << 30,  /* text that one rendering builds in all, temporary or not */
+    TEXT_MAX_BYTES = 64 << 20,            /* of text in one tokenizer_encode */
+    TEMPLATE_MAX_FUEL = 10 * 1000 * 1000, /* instructions of one rendering */
+    TEMPLATE_MAX_BUILT_BYTES = 512 << 20, /* text that a rendering builds in all, temporary or not */
 };
 
 /* ---- lists of ids ---- */
@@ -179,7 +179,7 @@ void chat_template_free(struct chat_template *c); /* NULL allowed */
  * if absent. *out is 0-terminated and freed by the caller with free().
  * ERR_FORMAT: bad JSON, or the template refuses or fails, with its message and line.
  * ERR_LIMIT: more than TEMPLATE_MAX_FUEL, TEMPLATE_MAX_BUILT_BYTES, TEMPLATE_MAX_OUTPUT_BYTES, or
- * ten seconds. */
+ * five seconds. */
 enum err chat_template_render(const struct chat_template *c, const char *json_variables,
                               size_t bytes, char **out, size_t *out_bytes, struct error *e);
 
