@@ -201,6 +201,45 @@ static void discarded_remote_tensors_give_memory_back(void **state)
     modelfile_close(m);
 }
 
+struct fetcher {
+    int n_calls;
+    enum err err;
+};
+
+static enum err fetch_one(void *context, const struct model_tensor *t, void *into, struct error *e)
+{
+    struct fetcher *f = context;
+    f->n_calls++;
+    if (f->err != OK)
+        return error_set(e, f->err, "tensor %s: the lead is gone", t->name);
+    memset(into, 0x5a, t->bytes);
+    return OK;
+}
+
+static void remote_tensors_come_when_needed(void **state)
+{
+    (void)state;
+    struct modelfile *m = remote_new();
+    struct fetcher f = {0};
+    struct error e;
+    const struct model_tensor *big = modelfile_find(m, "big");
+    const uint8_t *data = modelfile_data(m, big);
+    assert_int_equal(modelfile_need(m, big, &e), OK); /* nobody to ask: what is there */
+    modelfile_set_fetch(m, fetch_one, &f);
+    assert_int_equal(f.n_calls, 0);
+    assert_int_equal(modelfile_need(m, big, &e), OK);
+    assert_int_equal(f.n_calls, 1);
+    assert_int_equal(data[0], 0x5a);
+    assert_int_equal(data[big->bytes - 1], 0x5a);
+    assert_int_equal(resident_pages(modelfile_data(m, modelfile_tensor(m, 0)), 680), 0);
+    modelfile_discard(m, big);
+    assert_int_equal(resident_pages(data, big->bytes), 0);
+    f.err = ERR_UNREACHABLE;
+    assert_int_equal(modelfile_need(m, big, &e), ERR_UNREACHABLE);
+    expect_text(&e, "tensor big: the lead is gone");
+    modelfile_close(m);
+}
+
 static void expect_remote(struct modelfile_remote_tensor t, enum err err, const char *part)
 {
     struct modelfile_remote_tensor pair[2] = {remote[1], t};
@@ -245,7 +284,7 @@ static void mapped_tensors_survive_advice(void **state)
     struct modelfile *m = open_good(in_dir(dir, "m.gguf"));
     uint64_t sum = touch_all(m);
     for (int i = 0; i < modelfile_n_tensors(m); i++) {
-        modelfile_advise(m, modelfile_tensor(m, i), true);
+        assert_int_equal(modelfile_need(m, modelfile_tensor(m, i), NULL), OK);
         modelfile_advise(m, modelfile_tensor(m, i), false);
         modelfile_discard(m, modelfile_tensor(m, i));
     }
@@ -290,6 +329,7 @@ int main(void)
         cmocka_unit_test(a_long_path_leaves_room_for_the_cause),
         cmocka_unit_test(remote_models_look_like_files),
         cmocka_unit_test(discarded_remote_tensors_give_memory_back),
+        cmocka_unit_test(remote_tensors_come_when_needed),
         cmocka_unit_test(remote_descriptions_that_lie),
         cmocka_unit_test(mapped_tensors_survive_advice),
         cmocka_unit_test(many_threads_may_read),
