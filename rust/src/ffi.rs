@@ -4,8 +4,10 @@
 //! and writes results out. The header states what callers promise; that is the safety argument of
 //! every `unsafe` here.
 
+use std::cell::Cell;
 use std::ffi::{c_char, CStr};
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{self, catch_unwind, AssertUnwindSafe};
+use std::sync::Once;
 use std::{ptr, slice};
 
 use crate::error::{clip, Error, Kind, Result};
@@ -80,8 +82,29 @@ fn report(error: &mut TextError, kind: Kind, text: &str) -> i32 {
     error.code
 }
 
+thread_local! {
+    /// Where this thread panicked last.
+    static PLACE: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Panics are reported as errors, so they print nothing themselves. This hook is the process's, but
+/// no other Rust code is in it.
+fn keep_panics_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        panic::set_hook(Box::new(|info| {
+            let place = info.location().map(|l| {
+                let file = l.file().rsplit("/src/").next().unwrap_or("");
+                format!("{file}:{}", l.line())
+            });
+            PLACE.set(place.unwrap_or_default());
+        }));
+    });
+}
+
 /// Run `f`; put its value at `out`, or its error or panic at `error`.
 unsafe fn guard<T>(error: *mut TextError, out: *mut T, f: impl FnOnce() -> Result<T>) -> i32 {
+    keep_panics_quiet();
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(value)) => {
             ptr::write(out, value);
@@ -94,9 +117,11 @@ unsafe fn guard<T>(error: *mut TextError, out: *mut T, f: impl FnOnce() -> Resul
                 .map(String::as_str)
                 .or(cause.downcast_ref::<&str>().copied())
                 .unwrap_or("unknown cause");
-            // Dropping the cause may panic again; it is small, so it is leaked instead.
-            let code = report(&mut *error, Kind::Panic, &format!("text library failed: {text}"));
-            std::mem::forget(cause);
+            let place = PLACE.take();
+            let text = format!("text library failed: {text} ({place})");
+            let code = report(&mut *error, Kind::Panic, &text);
+            // A payload whose destructor panics as well must not take the process down.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(cause)));
             code
         }
     }

@@ -114,7 +114,18 @@ fn check_post_processor(v: &Value) -> Result<()> {
             if texts != 1 {
                 return Err(Error::unsupported(format!("post-processor with {texts} texts in one")));
             }
-            Ok(())
+            let known = |item: &Value| {
+                let name = item.get("SpecialToken").and_then(|t| t.get("id"));
+                name.and_then(Value::as_str).is_none_or(|n| {
+                    v.get("special_tokens").is_some_and(|all| all.get(n).is_some())
+                })
+            };
+            match items(v, "single").find(|item| !known(item)) {
+                Some(item) => {
+                    Err(Error::format(format!("post-processor names no ids for {item}")))
+                }
+                None => Ok(()),
+            }
         }
         "ByteLevel" | "BertProcessing" | "RobertaProcessing" => Ok(()),
         "" if v.is_null() => Ok(()),
