@@ -13,6 +13,8 @@
  * A struct modelfile is immutable after opening and may be used from any number of threads
  * (filling a remote one's buffers is the caller's to order).
  * Strings and pointers that it hands out live until modelfile_close.
+ * Files must not shrink while they are open: reading a page that is gone ends the process, as with
+ * every mapping.
  * Formats: docs/formats/gguf.md, docs/formats/safetensors.md. */
 #ifndef SHOAL_MODELFILE_MODELFILE_H
 #define SHOAL_MODELFILE_MODELFILE_H

@@ -305,6 +305,23 @@ static void an_index_reaches_no_other_place(void **state)
     dir_free(dir);
 }
 
+static void one_file_alone(void **state)
+{
+    (void)state;
+    char *dir = dir_new();
+    struct modelfile *m;
+    struct model_params p;
+    struct error e;
+    put_shard(dir, "adapter.safetensors", "model.norm.weight");
+    assert_int_equal(modelfile_open(in_dir(dir, "adapter.safetensors"), &m, &e), OK);
+    assert_non_null(modelfile_find(m, "output_norm.weight"));
+    assert_int_equal(modelfile_params(m, &p, &e), ERR_NOT_FOUND);
+    expect_text(&e, "no config.json beside the tensors");
+    modelfile_close(m);
+    assert_int_equal(modelfile_open(in_dir(dir, "gone.safetensors"), &m, &e), ERR_NOT_FOUND);
+    dir_free(dir);
+}
+
 static void texts_are_handed_out(void **state)
 {
     (void)state;
@@ -343,6 +360,7 @@ int main(void)
         cmocka_unit_test(folders_without_an_index),
         cmocka_unit_test(an_index_is_obeyed),
         cmocka_unit_test(an_index_reaches_no_other_place),
+        cmocka_unit_test(one_file_alone),
         cmocka_unit_test(texts_are_handed_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
