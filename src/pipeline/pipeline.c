@@ -6,6 +6,7 @@
 #include "base/bounds.h"
 #include "base/panic.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,8 @@ struct voyage {
 };
 
 struct pipeline {
+    _Atomic uint64_t steps, rows; /* of the lead's own stage, and the time it took */
+    _Atomic time_us busy_us;
     struct pipeline_options options;
     struct voyage *voyages; /* circle of `credits` */
     int oldest, n_voyages;
@@ -180,10 +183,15 @@ static enum err finish(struct pipeline *p, const float *hidden, struct pipeline_
     struct voyage *v = &p->voyages[p->oldest];
     int n_wanted = step_n_wanted(&v->step);
     enum err err = grow_logits(p, n_wanted, e);
+    time_us begin = clock_now_us();
     if (err == OK)
         err = stage_forward(p->options.stage, &v->step, hidden, p->logits, e);
     if (err != OK)
         return err;
+    /* Relaxed: three counters for accounting, each right by itself. */
+    atomic_fetch_add_explicit(&p->busy_us, clock_now_us() - begin, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->rows, v->step.n_rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->steps, 1, memory_order_relaxed);
     *out = (struct pipeline_result){.step = v->step, .n_wanted = n_wanted, .logits = p->logits};
     p->oldest = (p->oldest + 1) % p->options.credits;
     p->n_voyages--;
@@ -321,4 +329,12 @@ enum err pipeline_collect(struct pipeline *p, struct pipeline_result *out, time_
     if (e != NULL)
         *e = reason;
     return err;
+}
+
+void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
+{
+    *out = (struct pipeline_stats){
+        .steps = atomic_load_explicit(&p->steps, memory_order_relaxed),
+        .rows = atomic_load_explicit(&p->rows, memory_order_relaxed),
+        .busy_us = atomic_load_explicit(&p->busy_us, memory_order_relaxed)};
 }

@@ -28,7 +28,7 @@ struct pipeline_options {
     int max_rows;
     uint64_t epoch;
     time_us timeout_us;   /* silence with steps on their way; 0: none */
-    void (*check)(void *context, struct error *e); /* NULL, or asked while waiting: is a node gone? */
+    enum err (*check)(void *context, struct error *e); /* NULL, or asked while waiting: is a node gone? */
     void *check_context;
 };
 
@@ -52,5 +52,12 @@ struct pipeline_result {
 };
 enum err pipeline_collect(struct pipeline *p, struct pipeline_result *out, time_us wait_us,
                           struct error *e);
+
+/* What the lead's own stage has done so far. Any thread, at any time. */
+struct pipeline_stats {
+    uint64_t steps, rows;
+    time_us busy_us; /* inside stage_forward */
+};
+void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out);
 
 #endif

@@ -1,0 +1,35 @@
+/* The flags that run, serve, plan, eval and bench share: where a model runs and how large. */
+#ifndef SHOAL_CLI_LEAD_FLAGS_H
+#define SHOAL_CLI_LEAD_FLAGS_H
+
+#include "base/bounds.h"
+#include "cli/flags.h"
+#include "lead/lead.h"
+
+#include <jansson.h>
+
+struct lead_flags {
+    const char *nodes, *layers;
+    int threads, kv, context;
+};
+
+/* Rows for a verb's table; `f` is a struct lead_flags variable. */
+#define LEAD_FLAGS(f) \
+    {"nodes", FLAG_STRING, &(f).nodes, "H:P,…", "workers of the ring, in order"}, \
+    {"layers", FLAG_STRING, &(f).layers, "H:P=a-b,…", "place layers by hand (inclusive numbers)"}, \
+    {"threads", FLAG_INT, &(f).threads, "K", "compute threads (default: every processor)", \
+     .min = 1, .max = POOL_MAX_THREADS}, \
+    {"kv", FLAG_CHOICE, &(f).kv, "TYPE", "keys and values as f16 (default) or f32", \
+     .choices = kv_type_names}, \
+    {"ctx", FLAG_INT, &(f).context, "N", "positions of one sequence (default: the model's)", \
+     .min = 1, .max = SHAPE_MAX_CONTEXT}
+
+/* Options of these flags; the caller adds model, sizes and progress. */
+struct lead_options lead_options_from(const struct lead_flags *f);
+
+/* The ring as a table on stderr: who holds which layers, and for a loaded cluster what each did. */
+void print_ring(struct lead *lead);
+/* The same as a JSON array. */
+json_t *ring_json(struct lead *lead);
+
+#endif

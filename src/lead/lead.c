@@ -1,0 +1,194 @@
+#include "lead/lead.h"
+
+#include "base/bounds.h"
+#include "base/panic.h"
+#include "lead/sizes.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum {
+    SPARE_CREDITS = 2,        /* frames on their way beyond the flights of the engine */
+    RING_TIMEOUT_S = 120,     /* silence of a live ring: a stage is stuck */
+};
+
+/* A number that no earlier ring on these nodes had, so that late frames of one are told apart. */
+static uint64_t new_epoch(void)
+{
+    uint64_t epoch = 0;
+    if (getrandom(&epoch, sizeof epoch, 0) != sizeof epoch)
+        PANIC("no random numbers from the system");
+    return epoch;
+}
+
+static uint64_t kv_budget(const struct lead_options *o, const struct lead *lead)
+{
+    if (o->kv_bytes > 0)
+        return o->kv_bytes;
+    uint64_t free_bytes = sizes_free_memory();
+    for (int i = 0; lead->cluster != NULL && i < cluster_n_nodes(lead->cluster); i++)
+        free_bytes += cluster_node(lead->cluster, i)->memory_free_bytes;
+    return free_bytes / 4;
+}
+
+static enum err make_plan(const struct lead_options *o, struct lead *lead, struct error *e)
+{
+    struct sizes_kv kv;
+    enum err err = sizes_kv_fit(&lead->params, o->kv_type, o->context, o->n_slots,
+                                kv_budget(o, lead), &kv, e);
+    if (err != OK)
+        return err;
+    lead->context = kv.context;
+    lead->n_blocks = kv.n_blocks;
+    struct plan_model model;
+    uint64_t *layer_bytes;
+    err = sizes_plan_model(o->file, &lead->params, o->kv_type, &kv, &model, &layer_bytes, e);
+    int n_workers = lead->cluster != NULL ? cluster_n_nodes(lead->cluster) : 0;
+    struct plan_node *nodes = xcalloc((size_t)n_workers + 1, sizeof *nodes);
+    for (int i = 0; i < n_workers; i++) {
+        const struct node_info *info = cluster_node(lead->cluster, i);
+        nodes[i].memory_bytes = info->memory_free_bytes;
+        memcpy(nodes[i].address, info->address, sizeof nodes[i].address);
+    }
+    nodes[n_workers].memory_bytes = sizes_free_memory();
+    if (err == OK && o->layers != NULL)
+        err = plan_by_hand(&model, o->layers, nodes, n_workers + 1, &lead->plan, e);
+    else if (err == OK)
+        err = plan_by_memory(&model, nodes, n_workers + 1, &lead->plan, e);
+    free(nodes);
+    free(layer_bytes);
+    return err;
+}
+
+enum err lead_plan(const struct lead_options *o, struct lead *lead, struct error *e)
+{
+    *lead = (struct lead){0};
+    enum err err = modelfile_params(o->file, &lead->params, e);
+    if (err == OK)
+        err = model_check(o->file, e);
+    if (err == OK && o->nodes != NULL)
+        err = cluster_connect(o->nodes, &lead->cluster, e);
+    if (err == OK)
+        err = make_plan(o, lead, e);
+    if (err != OK)
+        lead_close(lead);
+    return err;
+}
+
+const char *lead_stage_name(const struct lead *lead, int stage_i)
+{
+    if (stage_i == lead->plan.n_stages - 1)
+        return "lead";
+    return cluster_node(lead->cluster, lead->plan.stages[stage_i].node_i)->address;
+}
+
+static enum err load_own_layers(const struct lead_options *o, struct lead *lead, uint64_t epoch,
+                                struct error *e)
+{
+    const struct plan_stage *own = &lead->plan.stages[lead->plan.n_stages - 1];
+    struct model_part part = {.first = own->first,
+                              .last = own->last,
+                              .embedding = lead->plan.n_stages == 1,
+                              .head = true};
+    enum err err = model_load(o->file, lead->backend, &part, o->progress, o->progress_context,
+                              &lead->model, e);
+    if (err != OK)
+        return err;
+    struct stage_options stage = {.model = lead->model,
+                                  .backend = lead->backend,
+                                  .max_rows = o->max_rows,
+                                  .n_slots = o->n_slots,
+                                  .n_blocks = lead->n_blocks,
+                                  .max_context = lead->context,
+                                  .kv_type = o->kv_type,
+                                  .epoch = epoch};
+    return stage_new(&stage, &lead->stage, e);
+}
+
+static enum err check_cluster(void *cluster, struct error *e)
+{
+    return cluster_check(cluster, e);
+}
+
+static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64_t epoch,
+                         struct error *e)
+{
+    struct pipeline_options ring = {.stage = lead->stage,
+                                    .vocab = lead->params.vocab,
+                                    .hidden = lead->params.hidden,
+                                    .n_stages = lead->plan.n_stages,
+                                    .first_layer = model_part(lead->model)->first,
+                                    .credits = lead->plan.n_stages + SPARE_CREDITS,
+                                    .max_rows = o->max_rows,
+                                    .epoch = epoch,
+                                    .timeout_us = (time_us)RING_TIMEOUT_S * 1000000};
+    if (lead->cluster != NULL) {
+        struct cluster_options cluster = {.file = o->file,
+                                          .plan = &lead->plan,
+                                          .numerics_id = lead->backend->numerics_id,
+                                          .kv_type = o->kv_type,
+                                          .n_slots = o->n_slots,
+                                          .n_blocks = lead->n_blocks,
+                                          .max_rows = o->max_rows,
+                                          .max_context = lead->context,
+                                          .credits = ring.credits,
+                                          .epoch = epoch,
+                                          .progress = o->progress,
+                                          .progress_context = o->progress_context};
+        enum err err = cluster_assign(lead->cluster, &cluster, &ring.first, &ring.inbox, e);
+        if (err != OK)
+            return err;
+        ring.check = check_cluster;
+        ring.check_context = lead->cluster;
+    }
+    return pipeline_new(&ring, &lead->pipeline, e);
+}
+
+static enum err start_engine(const struct lead_options *o, struct lead *lead, struct error *e)
+{
+    struct engine_options engine = {.pipeline = lead->pipeline,
+                                    .tokenizer = o->tokenizer,
+                                    .vocab = lead->params.vocab,
+                                    .max_context = lead->context,
+                                    .n_blocks = lead->n_blocks,
+                                    .n_slots = o->n_slots,
+                                    .max_rows = o->max_rows,
+                                    .max_queued = 4 * o->n_slots + 64};
+    return engine_new(&engine, &lead->engine, e);
+}
+
+enum err lead_open(const struct lead_options *o, struct lead *lead, struct error *e)
+{
+    time_us begin = clock_now_us();
+    uint64_t epoch = new_epoch();
+    enum err err = lead_plan(o, lead, e);
+    if (err != OK)
+        return err;
+    err = pool_new(o->threads > 0 ? o->threads : pool_default_threads(), &lead->pool, e);
+    if (err == OK)
+        err = backend_cpu_open(lead->pool, &lead->backend, e);
+    if (err == OK)
+        err = load_own_layers(o, lead, epoch, e);
+    if (err == OK)
+        err = lay_ring(o, lead, epoch, e);
+    if (err == OK && !o->no_engine)
+        err = start_engine(o, lead, e);
+    if (err != OK)
+        lead_close(lead);
+    lead->load_us = clock_now_us() - begin;
+    return err;
+}
+
+void lead_close(struct lead *lead)
+{
+    engine_free(lead->engine);
+    pipeline_free(lead->pipeline);
+    cluster_close(lead->cluster);
+    stage_free(lead->stage);
+    model_free(lead->model);
+    if (lead->backend != NULL)
+        lead->backend->ops->free(lead->backend);
+    pool_free(lead->pool);
+    *lead = (struct lead){0};
+}
