@@ -24,6 +24,7 @@ static bool has_avx512(void)
 }
 
 const struct isa kernels_isas[] = {
+    {"avx2", has_avx2, kernels_avx2},
     {"avx512", has_avx512, kernels_avx512},
     {NULL, NULL, NULL},
 };

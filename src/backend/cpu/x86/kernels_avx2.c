@@ -1,0 +1,18 @@
+/* The AVX2 (with FMA and F16C) kernels as a table. */
+#include "backend/cpu/x86/x86.h"
+
+void kernels_avx2(struct kernels *k)
+{
+    k->quantise = quantise_avx2;
+    k->matmul[PACK_F32] = matmul_f32_avx2;
+    k->matmul[PACK_F16] = matmul_f16_avx2;
+    k->matmul[PACK_BF16] = matmul_bf16_avx2;
+    k->matmul[PACK_Q8_0] = matmul_q8_0_avx2;
+    k->matmul[PACK_Q4_0] = matmul_q4_0_avx2;
+    k->matmul[PACK_Q6_K] = matmul_q6_k_avx2;
+    k->rms_norm = rms_norm_avx2;
+    k->silu_mul = silu_mul_avx2;
+    k->rotate = rotate_avx2;
+    k->to_f16 = to_f16_avx2;
+    k->attention = attention_avx2;
+}

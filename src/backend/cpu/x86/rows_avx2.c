@@ -1,0 +1,131 @@
+/* Quantising, norm, activation, rotation and conversion of rows with AVX2. */
+#include "backend/cpu/x86/avx2_impl.h"
+
+FORCE_INLINE __m256i magnitude(const float *x)
+{
+    return _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x)),
+                            _mm256_set1_epi32(0x7fffffff));
+}
+
+FORCE_INLINE uint32_t greatest_magnitude(const float *x)
+{
+    __m256i a = _mm256_max_epu32(_mm256_max_epu32(magnitude(x), magnitude(x + 8)),
+                                 _mm256_max_epu32(magnitude(x + 16), magnitude(x + 24)));
+    __m128i b = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    b = _mm_max_epu32(b, _mm_shuffle_epi32(b, 0x4e));
+    b = _mm_max_epu32(b, _mm_shuffle_epi32(b, 0xb1));
+    return (uint32_t)_mm_cvtsi128_si32(b);
+}
+
+/* 16 values scaled and rounded to codes (to nearest even: the default mode); their sum. */
+FORCE_INLINE int32_t quantise_half(int8_t *codes, const float *x, float inverse)
+{
+    __m256 scale = _mm256_set1_ps(inverse);
+    __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
+    __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
+    __m128i low = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    __m128i high = _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    _mm_storeu_si128((__m128i *)codes, _mm_packs_epi16(low, high));
+    __m128i sum = _mm_madd_epi16(_mm_add_epi16(low, high), _mm_set1_epi16(1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(sum);
+}
+
+void quantise_avx2(const struct quantised *q, const float *x, size_t n_groups)
+{
+    for (size_t g = 0; g < n_groups; g++, x += GROUP) {
+        uint32_t bits = greatest_magnitude(x);
+        float amax = f32_from_bits(bits), inverse = 127.0f / amax;
+        int8_t *codes = q->codes + g * GROUP;
+        int32_t *sums = q->sums + g * 2;
+        if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
+            q->scales[g] = amax / 127.0f;
+            sums[0] = quantise_half(codes, x, inverse);
+            sums[1] = quantise_half(codes + 16, x + 16, inverse);
+        } else { /* zeros, or something that is not finite: as ref */
+            q->scales[g] = bits < 0x7f800000u ? 0.0f : NAN;
+            memset(codes, 0, GROUP);
+            sums[0] = sums[1] = 0;
+        }
+    }
+}
+
+void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n_cols)
+{
+    __m256 low = _mm256_setzero_ps(), high = _mm256_setzero_ps();
+    for (int i = 0; i < n_cols; i += 16) {
+        __m256i lanes = first_lanes_avx2(n_cols - i), more = first_lanes_avx2(n_cols - i - 8);
+        __m256 a = _mm256_maskload_ps(x + i, lanes), b = _mm256_maskload_ps(x + i + 8, more);
+        low = choose(lanes, _mm256_fmadd_ps(a, a, low), low);
+        high = choose(more, _mm256_fmadd_ps(b, b, high), high);
+    }
+    float mean = stripe_tree_avx2(low, high) / (float)n_cols;
+    __m256 scale = _mm256_set1_ps(1.0f / sqrtf(mean + eps));
+    for (int i = 0; i < n_cols; i += 8) {
+        __m256i lanes = first_lanes_avx2(n_cols - i);
+        __m256 v = _mm256_mul_ps(_mm256_maskload_ps(x + i, lanes), scale);
+        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(v, _mm256_maskload_ps(gain + i, lanes)));
+    }
+}
+
+void silu_mul_avx2(float *y, const float *gate, const float *up, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), minus = _mm256_set1_ps(-0.0f);
+    for (size_t i = 0; i < n; i += 8) {
+        __m256i lanes = first_lanes_avx2((long)(n - i));
+        __m256 g = _mm256_maskload_ps(gate + i, lanes);
+        __m256 divisor = _mm256_add_ps(one, exact_expf_avx2(_mm256_xor_ps(g, minus)));
+        __m256 v = _mm256_mul_ps(_mm256_div_ps(g, divisor), _mm256_maskload_ps(up + i, lanes));
+        _mm256_maskstore_ps(y + i, lanes, v);
+    }
+}
+
+static void rotate_halves(float *head, const float *turn, int n_pairs)
+{
+    for (int i = 0; i < n_pairs; i += 8) {
+        __m256i lanes = first_lanes_avx2(n_pairs - i);
+        __m256 a = _mm256_maskload_ps(head + i, lanes);
+        __m256 b = _mm256_maskload_ps(head + n_pairs + i, lanes);
+        __m256 c = _mm256_maskload_ps(turn + i, lanes);
+        __m256 s = _mm256_maskload_ps(turn + n_pairs + i, lanes);
+        _mm256_maskstore_ps(head + i, lanes, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+        _mm256_maskstore_ps(head + n_pairs + i, lanes, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+    }
+}
+
+/* Pairs side by side, 4 to a vector: `other` is each lane's partner, and even lanes subtract. */
+static void rotate_neighbours(float *head, const float *turn, int n_pairs)
+{
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    for (int i = 0; i < n_pairs; i += 4) {
+        int left = n_pairs - i < 4 ? n_pairs - i : 4;
+        __m256i lanes = first_lanes_avx2(2 * left), pairs = first_lanes_avx2(left);
+        __m256 x = _mm256_maskload_ps(head + 2 * i, lanes);
+        __m256 c = _mm256_permutevar8x32_ps(_mm256_maskload_ps(turn + i, pairs), twice);
+        __m256 s = _mm256_permutevar8x32_ps(_mm256_maskload_ps(turn + n_pairs + i, pairs), twice);
+        __m256 other = _mm256_permute_ps(x, 0xb1);
+        __m256 y = _mm256_fmaddsub_ps(x, c, _mm256_mul_ps(other, s));
+        _mm256_maskstore_ps(head + 2 * i, lanes, y);
+    }
+}
+
+void rotate_avx2(float *head, const float *turn, int rope_size, bool halves)
+{
+    if (halves)
+        rotate_halves(head, turn, rope_size / 2);
+    else
+        rotate_neighbours(head, turn, rope_size / 2);
+}
+
+void to_f16_avx2(struct f16 *dst, const float *src, size_t n)
+{
+    enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
+    for (size_t i = 0; i < n; i += 8) {
+        __m256i lanes = first_lanes_avx2((long)(n - i));
+        __m128i half = _mm256_cvtps_ph(_mm256_maskload_ps(src + i, lanes), NEAREST);
+        struct f16 buffer[8];
+        _mm_storeu_si128((__m128i *)buffer, half);
+        memcpy(dst + i, buffer, (n - i < 8 ? n - i : 8) * sizeof *dst);
+    }
+}
