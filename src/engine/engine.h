@@ -28,12 +28,14 @@ struct engine_options {
     int n_blocks;    /* KV blocks of every stage */
     int n_slots;     /* sequences at once */
     int max_rows;    /* rows of one step: the token budget */
-    int n_flights;   /* 0: stages + 1 */
-    int max_queued;  /* requests waiting for a slot before engine_submit answers ERR_FULL */
+    int n_flights;   /* 0: stages + 1; 1 with one stage, which has nothing to overlap */
+    int max_queued;  /* requests beyond n_slots before engine_submit answers ERR_FULL */
 };
 
 enum err engine_new(const struct engine_options *o, struct engine **out, struct error *e);
-void engine_free(struct engine *g); /* cancels what runs, joins the thread; NULL allowed */
+/* Cancels what runs and joins the thread; steps may be left in the pipeline, which is of no use to
+ * another engine then. NULL allowed. */
+void engine_free(struct engine *g);
 
 enum finish_reason { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR };
 
@@ -46,7 +48,8 @@ struct request_timings {
 
 /* What a request's owner hears, from the engine's thread, in order; must not block or call back into
  * the engine other than engine_cancel. The last event has finish != FINISH_NONE and comes exactly
- * once for every accepted request. Pointers live during the call. */
+ * once for every accepted request, with the last token where a token ended it (the token that ends
+ * generation is told, and counted, too; it has no text). Pointers live during the call. */
 struct request_event {
     int32_t token;       /* the new token, or -1: none with this event */
     const char *text;    /* new text: whole UTF-8 characters, stop strings held back and cut */
@@ -61,7 +64,8 @@ typedef void (*request_fn)(void *context, const struct request_event *event);
 struct request_options {
     const int32_t *prompt; /* n_prompt >= 1 ids, copied */
     int n_prompt;
-    int max_tokens; /* >= 0; -1: up to the context */
+    int max_tokens; /* >= 0; -1: no limit. Held down by the context and by all KV blocks; a running
+                     * request reserves blocks for all of it, so a modest limit lets more run at once */
     struct sampling sampling; /* copied with its logit_bias */
     uint32_t choice;
     bool ignore_eos; /* end-of-generation tokens are ordinary */

@@ -1,0 +1,401 @@
+/* The engine's shell: one thread around the pure schedule (schedule.c) and the life of requests
+ * (request.c). It takes messages, keeps the flights full, collects finished steps and samples.
+ *
+ *   other threads ──messages──▶ engine thread ──▶ schedule_next ──▶ pipeline_submit
+ *        ▲                            ▲                                    │
+ *        └──────── on_event ── sampler_pick ◀── schedule_returned ◀── pipeline_collect
+ *
+ * A message is a request handed over, or just "look": cancelling and stopping set flags under the
+ * lock and wake the thread. There is room in the queue for all of them, so nobody ever waits. */
+#include "engine/engine.h"
+
+#include "base/log.h"
+#include "base/panic.h"
+#include "base/queue.h"
+#include "engine/request_impl.h"
+#include "engine/schedule.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    IDLE_LOOK_US = 500 * 1000,   /* a ring with links is looked at this often when idle */
+    WAIT_FREE_FLIGHT_US = 1000,  /* collecting, while a new request could start at once */
+    WAIT_FULL_US = 20 * 1000,    /* collecting, while nothing could */
+};
+
+struct engine {
+    struct engine_options options;
+    struct queue *messages; /* struct request *, or the engine itself: look at the flags */
+    pthread_t thread;
+
+    pthread_mutex_t lock; /* guards what follows, up to the thread's own */
+    struct request **live; /* accepted and not ended, [max_live] */
+    int n_live, max_live;
+    uint64_t next_id;
+    bool looked_for; /* the engine itself is in the queue */
+    bool stopping;   /* engine_free was called */
+    bool closed;     /* nothing is accepted any more */
+    struct error failure; /* code OK while none */
+    struct engine_stats stats;
+
+    /* The thread's own. */
+    struct schedule *schedule;
+    int n_flights;
+    struct request **by_sequence; /* [max_live + n_slots] */
+    struct sampler_scratch *scratch;
+};
+
+static void *engine_main(void *context);
+
+/* ---- life ---- */
+
+static void release(struct engine *g)
+{
+    schedule_free(g->schedule);
+    sampler_scratch_free(g->scratch);
+    queue_free(g->messages);
+    free(g->live);
+    free(g->by_sequence);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+static void build_schedule(struct engine *g)
+{
+    const struct engine_options *o = &g->options;
+    int n_stages = pipeline_n_stages(o->pipeline);
+    /* One stage has nothing to overlap: a second flight would only halve its batches. */
+    g->n_flights = o->n_flights > 0 ? o->n_flights : n_stages == 1 ? 1 : n_stages + 1;
+    g->schedule = schedule_new(&(struct schedule_options){.max_context = o->max_context,
+                                                          .n_blocks = o->n_blocks,
+                                                          .n_slots = o->n_slots,
+                                                          .max_rows = o->max_rows,
+                                                          .n_flights = g->n_flights,
+                                                          .max_sequences = g->max_live});
+}
+
+enum err engine_new(const struct engine_options *o, struct engine **out, struct error *e)
+{
+    ASSERT(o->pipeline != NULL && o->vocab >= 1 && o->max_queued >= 0 && o->n_slots >= 1);
+    *out = NULL;
+    struct engine *g = xcalloc(1, sizeof(*g));
+    g->options = *o;
+    g->max_live = o->n_slots + o->max_queued;
+    g->live = xcalloc((size_t)g->max_live, sizeof(struct request *));
+    g->by_sequence = xcalloc((size_t)(g->max_live + o->n_slots), sizeof(struct request *));
+    g->messages = queue_new(g->max_live + 1);
+    g->scratch = sampler_scratch_new(o->vocab);
+    g->stats.blocks_total = o->n_blocks;
+    pthread_mutex_init(&g->lock, NULL);
+    build_schedule(g);
+    int failed = pthread_create(&g->thread, NULL, engine_main, g);
+    if (failed != 0) {
+        release(g);
+        return error_errno(e, ERR_MEMORY, failed, "cannot start the engine's thread");
+    }
+    *out = g;
+    return OK;
+}
+
+/* Make the thread look at its flags. The lock is held. */
+static void wake(struct engine *g)
+{
+    if (g->looked_for)
+        return;
+    g->looked_for = true;
+    enum err err = queue_try_push(g->messages, g);
+    ASSERT(err == OK);
+}
+
+void engine_free(struct engine *g)
+{
+    if (g == NULL)
+        return;
+    pthread_mutex_lock(&g->lock);
+    g->stopping = true;
+    wake(g);
+    pthread_mutex_unlock(&g->lock);
+    pthread_join(g->thread, NULL);
+    release(g);
+}
+
+/* ---- what other threads call ---- */
+
+/* Enter a checked request into the books, or say why not. The lock is held. */
+static enum err accept(struct engine *g, struct request *r, struct error *e)
+{
+    if (g->failure.code != OK)
+        return error_set(e, ERR_CLOSED, "the engine has stopped: %s", g->failure.text);
+    if (g->stopping || g->closed)
+        return error_set(e, ERR_CLOSED, "the engine is stopping");
+    if (g->n_live == g->max_live)
+        return error_set(e, ERR_FULL, "%d requests run or wait already", g->n_live);
+    r->id = ++g->next_id;
+    g->live[g->n_live++] = r;
+    g->stats.requests++;
+    g->stats.prompt_tokens += (uint64_t)r->n_prompt;
+    enum err err = queue_try_push(g->messages, r);
+    ASSERT(err == OK); /* one place per live request, one for the engine */
+    return OK;
+}
+
+enum err engine_submit(struct engine *g, const struct request_options *o, uint64_t *id,
+                       struct error *e)
+{
+    struct request *r;
+    *id = 0;
+    enum err err = request_new(o, g->options.tokenizer, g->options.vocab, &r, e);
+    if (err != OK)
+        return err;
+    err = schedule_room(g->schedule, o->n_prompt, o->max_tokens, &r->room, e); /* reads constants */
+    if (err == OK) {
+        r->submitted_us = clock_now_us();
+        pthread_mutex_lock(&g->lock);
+        err = accept(g, r, e);
+        if (err == OK)
+            *id = r->id; /* before unlocking: r may be gone right after */
+        pthread_mutex_unlock(&g->lock);
+    }
+    if (err != OK)
+        request_free(r);
+    return err;
+}
+
+void engine_cancel(struct engine *g, uint64_t id)
+{
+    pthread_mutex_lock(&g->lock);
+    for (int i = 0; i < g->n_live; i++) {
+        if (g->live[i]->id == id) {
+            g->live[i]->cancelled = true;
+            wake(g);
+        }
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+bool engine_failure(struct engine *g, struct error *reason)
+{
+    pthread_mutex_lock(&g->lock);
+    bool failed = g->failure.code != OK;
+    if (failed)
+        *reason = g->failure;
+    pthread_mutex_unlock(&g->lock);
+    return failed;
+}
+
+void engine_stats(struct engine *g, struct engine_stats *out)
+{
+    pthread_mutex_lock(&g->lock);
+    *out = g->stats;
+    out->queued = g->n_live - g->stats.running;
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* ---- the thread: the end of requests ---- */
+
+static void update_stats(struct engine *g)
+{
+    struct schedule_counts counts;
+    schedule_count(g->schedule, &counts);
+    pthread_mutex_lock(&g->lock);
+    g->stats.running = counts.running;
+    g->stats.blocks_used = counts.blocks_used;
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* The request leaves schedule and books, then hears its last event, and is gone. */
+static void end_request(struct engine *g, struct request *r, enum finish_reason finish,
+                        int32_t token, const char *stop, const struct error *error)
+{
+    if (r->sequence >= 0) {
+        g->by_sequence[r->sequence] = NULL;
+        schedule_end(g->schedule, r->sequence);
+    }
+    pthread_mutex_lock(&g->lock);
+    int i = 0;
+    while (g->live[i] != r)
+        i++;
+    g->live[i] = g->live[--g->n_live];
+    g->stats.output_tokens += (uint64_t)r->n_output;
+    pthread_mutex_unlock(&g->lock);
+    update_stats(g);
+    request_finish(r, finish, token, stop, error, clock_now_us());
+    request_free(r);
+}
+
+/* ---- the thread: messages ---- */
+
+/* A new request: into the schedule, unless it is over before it begins. */
+static void start_request(struct engine *g, struct request *r)
+{
+    pthread_mutex_lock(&g->lock);
+    bool cancelled = r->cancelled;
+    pthread_mutex_unlock(&g->lock);
+    struct error e;
+    if (cancelled) {
+        end_request(g, r, FINISH_CANCELLED, -1, NULL, NULL);
+    } else if (r->room == 0) {
+        end_request(g, r, FINISH_LENGTH, -1, NULL, NULL);
+    } else if (schedule_add(g->schedule, r->prompt, r->n_prompt, r->room, &r->sequence, &e) != OK) {
+        end_request(g, r, FINISH_ERROR, -1, NULL, &e);
+    } else {
+        g->by_sequence[r->sequence] = r;
+        free(r->prompt);
+        r->prompt = NULL;
+    }
+}
+
+/* A scheduled request whose cancellation was asked for; NULL when there is none left. */
+static struct request *next_cancelled(struct engine *g)
+{
+    struct request *found = NULL;
+    pthread_mutex_lock(&g->lock);
+    for (int i = 0; i < g->n_live && found == NULL; i++)
+        if (g->live[i]->cancelled && g->live[i]->sequence >= 0)
+            found = g->live[i];
+    pthread_mutex_unlock(&g->lock);
+    return found;
+}
+
+/* Heed the flags; true when the engine is to stop. */
+static bool look(struct engine *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->looked_for = false;
+    bool stopping = g->stopping;
+    pthread_mutex_unlock(&g->lock);
+    struct request *r;
+    while (!stopping && (r = next_cancelled(g)) != NULL)
+        end_request(g, r, FINISH_CANCELLED, -1, NULL, NULL);
+    return stopping;
+}
+
+/* How long the thread may sleep for a message: not at all while there is work. */
+static time_us idle_time(const struct engine *g)
+{
+    struct schedule_counts counts;
+    schedule_count(g->schedule, &counts);
+    if (counts.waiting + counts.running + counts.in_flight > 0)
+        return 0;
+    return pipeline_n_stages(g->options.pipeline) == 1 ? -1 : IDLE_LOOK_US;
+}
+
+/* Handle all messages that are there; true when the engine is to stop. */
+static bool take_messages(struct engine *g)
+{
+    void *message;
+    bool stopping = false;
+    for (time_us wait = idle_time(g); queue_pop(g->messages, &message, wait) == OK; wait = 0) {
+        if (message == g)
+            stopping |= look(g);
+        else
+            start_request(g, message);
+    }
+    return stopping;
+}
+
+/* ---- the thread: steps ---- */
+
+static enum err submit_steps(struct engine *g, struct error *e)
+{
+    struct step step;
+    while (schedule_next(g->schedule, &step)) {
+        const int *admitted;
+        int n = schedule_admitted(g->schedule, &admitted);
+        for (int i = 0; i < n; i++)
+            g->by_sequence[admitted[i]]->started_us = clock_now_us();
+        enum err err = pipeline_submit(g->options.pipeline, &step, e);
+        if (err != OK)
+            return err;
+        pthread_mutex_lock(&g->lock);
+        g->stats.steps++;
+        pthread_mutex_unlock(&g->lock);
+        update_stats(g);
+    }
+    return OK;
+}
+
+/* Sample one sequence's next token and tell its owner. */
+static void next_token(struct engine *g, struct request *r, float *logits)
+{
+    int n_tokens;
+    const int32_t *tokens = schedule_tokens(g->schedule, r->sequence, &n_tokens);
+    int32_t token;
+    struct error e;
+    enum err err = sampler_pick(&r->sampling, g->scratch, logits, tokens, n_tokens, r->choice,
+                                (uint32_t)n_tokens, &token, &e);
+    if (err != OK) {
+        end_request(g, r, FINISH_ERROR, -1, NULL, &e);
+        return;
+    }
+    bool last = !schedule_push(g->schedule, r->sequence, token);
+    const char *stop;
+    enum finish_reason finish = request_token(r, token, last, clock_now_us(), &stop, &e);
+    if (finish == FINISH_ERROR)
+        end_request(g, r, finish, -1, NULL, &e);
+    else if (finish != FINISH_NONE)
+        end_request(g, r, finish, token, stop, NULL);
+}
+
+static enum err collect_step(struct engine *g, struct error *e)
+{
+    const struct engine_options *o = &g->options;
+    struct schedule_counts counts;
+    schedule_count(g->schedule, &counts);
+    time_us wait = counts.in_flight == g->n_flights ? WAIT_FULL_US : WAIT_FREE_FLIGHT_US;
+    if (counts.in_flight == 0)
+        wait = 0; /* idle: does the ring still stand? */
+    struct pipeline_result result;
+    enum err err = pipeline_collect(o->pipeline, &result, wait, e);
+    if (err == ERR_TIMEOUT)
+        return OK;
+    if (err != OK)
+        return err;
+    const int *sequences;
+    int n = schedule_returned(g->schedule, &sequences);
+    ASSERT(n == result.n_wanted);
+    for (int i = 0; i < n; i++)
+        if (sequences[i] >= 0)
+            next_token(g, g->by_sequence[sequences[i]],
+                       result.logits + (size_t)i * (size_t)o->vocab);
+    update_stats(g);
+    return OK;
+}
+
+/* Nothing is accepted from now on; whatever lives ends with `finish`. */
+static void wind_down(struct engine *g, enum finish_reason finish, const struct error *error)
+{
+    pthread_mutex_lock(&g->lock);
+    g->closed = true;
+    if (error != NULL)
+        g->failure = *error;
+    pthread_mutex_unlock(&g->lock);
+    for (;;) {
+        pthread_mutex_lock(&g->lock);
+        struct request *r = g->n_live > 0 ? g->live[0] : NULL;
+        pthread_mutex_unlock(&g->lock);
+        if (r == NULL)
+            return;
+        end_request(g, r, finish, -1, NULL, error);
+    }
+}
+
+static void *engine_main(void *context)
+{
+    struct engine *g = context;
+    struct error e = {.code = OK};
+    while (!take_messages(g)) {
+        enum err err = submit_steps(g, &e);
+        if (err == OK)
+            err = collect_step(g, &e);
+        if (err != OK) {
+            log_error("the ring has failed: %s", e.text);
+            wind_down(g, FINISH_ERROR, &e);
+            return NULL;
+        }
+    }
+    wind_down(g, FINISH_CANCELLED, NULL);
+    return NULL;
+}

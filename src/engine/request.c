@@ -1,0 +1,189 @@
+#include "engine/request_impl.h"
+
+#include "base/bounds.h"
+#include "base/panic.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { REQUEST_MAX_EVENT_BYTES = 1 << 20 }; /* text of one event: tokens are far shorter */
+
+/* ---- from options ---- */
+
+static enum err check_options(const struct request_options *o, int vocab, struct error *e)
+{
+    if (o->n_prompt < 1)
+        return error_set(e, ERR_INVALID, "the prompt is empty: expected at least 1 token");
+    for (int i = 0; i < o->n_prompt; i++)
+        if (o->prompt[i] < 0 || o->prompt[i] >= vocab)
+            return error_set(e, ERR_INVALID, "prompt: expected tokens from 0 to %d, found %d",
+                             vocab - 1, o->prompt[i]);
+    if (o->max_tokens < -1)
+        return error_set(e, ERR_INVALID, "max_tokens: expected 0 or more, found %d", o->max_tokens);
+    if (o->sampling.n_logit_bias > REQUEST_MAX_LOGIT_BIAS)
+        return error_set(e, ERR_LIMIT, "logit_bias: expected at most %d entries, found %d",
+                         REQUEST_MAX_LOGIT_BIAS, o->sampling.n_logit_bias);
+    return sampling_check(&o->sampling, vocab, e);
+}
+
+static enum err copy_arrays(struct request *r, const struct request_options *o, struct error *e)
+{
+    size_t prompt_bytes = (size_t)o->n_prompt * sizeof(r->prompt[0]);
+    size_t bias_bytes = (size_t)o->sampling.n_logit_bias * sizeof(r->bias[0]);
+    r->prompt = malloc(prompt_bytes);
+    r->bias = malloc(bias_bytes > 0 ? bias_bytes : 1);
+    if (r->prompt == NULL || r->bias == NULL)
+        return error_set(e, ERR_MEMORY, "no memory for a prompt of %d tokens", o->n_prompt);
+    memcpy(r->prompt, o->prompt, prompt_bytes);
+    if (bias_bytes > 0)
+        memcpy(r->bias, o->sampling.logit_bias, bias_bytes);
+    r->sampling.logit_bias = r->bias;
+    return OK;
+}
+
+/* The text that the tokens will become continues that of the prompt. */
+static enum err begin_text(struct request *r, const struct request_options *o, struct error *e)
+{
+    if (r->tokenizer == NULL)
+        return o->n_stop == 0 ? OK : error_set(e, ERR_INVALID, "stop: there is no tokenizer");
+    enum err err = stop_filter_new(o->stop, o->n_stop, &r->stops, e);
+    if (err != OK)
+        return err;
+    detokenizer_init(&r->detokenizer, r->tokenizer, o->special_text ? 0 : TOKENIZER_SKIP_SPECIAL);
+    uint32_t known = tokenizer_n_tokens(r->tokenizer);
+    for (int i = 0; i < o->n_prompt && err == OK; i++) {
+        uint32_t id = (uint32_t)o->prompt[i];
+        if (id < known)
+            err = detokenizer_prime(&r->detokenizer, &id, 1, e);
+    }
+    return err;
+}
+
+enum err request_new(const struct request_options *o, const struct tokenizer *tokenizer, int vocab,
+                     struct request **out, struct error *e)
+{
+    *out = NULL;
+    enum err err = check_options(o, vocab, e);
+    if (err != OK)
+        return err;
+    struct request *r = xcalloc(1, sizeof(*r));
+    *r = (struct request){.n_prompt = o->n_prompt,
+                          .sampling = o->sampling,
+                          .choice = o->choice,
+                          .tokenizer = tokenizer,
+                          .ignore_eos = o->ignore_eos,
+                          .on_event = o->on_event,
+                          .context = o->context,
+                          .sequence = -1};
+    strbuf_init(&r->piece, REQUEST_MAX_EVENT_BYTES);
+    strbuf_init(&r->text, REQUEST_MAX_EVENT_BYTES);
+    err = copy_arrays(r, o, e);
+    if (err == OK)
+        err = begin_text(r, o, e);
+    if (err != OK) {
+        request_free(r);
+        return err;
+    }
+    *out = r;
+    return OK;
+}
+
+void request_free(struct request *r)
+{
+    if (r == NULL)
+        return;
+    free(r->prompt);
+    free(r->bias);
+    stop_filter_free(r->stops);
+    strbuf_release(&r->piece);
+    strbuf_release(&r->text);
+    free(r);
+}
+
+/* ---- tokens to events ---- */
+
+/* The text of one token through detokenizer and stop filter into r->text. A token that the
+ * tokenizer does not know (vocabularies of models are padded) has no text. */
+static enum err add_text(struct request *r, int32_t token, const char **stop, struct error *e)
+{
+    if ((uint32_t)token >= tokenizer_n_tokens(r->tokenizer))
+        return OK;
+    strbuf_clear(&r->piece);
+    enum err err = detokenizer_push(&r->detokenizer, (uint32_t)token, &r->piece, e);
+    if (err == OK)
+        *stop = stop_filter_push(r->stops, r->piece.data, r->piece.bytes, &r->text);
+    return err;
+}
+
+/* No more tokens: a character begun and text held back come out. */
+static enum err end_text(struct request *r, const char **stop, struct error *e)
+{
+    strbuf_clear(&r->piece);
+    enum err err = detokenizer_finish(&r->detokenizer, &r->piece, e);
+    if (err != OK)
+        return err;
+    *stop = stop_filter_push(r->stops, r->piece.data, r->piece.bytes, &r->text);
+    if (*stop == NULL)
+        stop_filter_finish(r->stops, &r->text);
+    return OK;
+}
+
+static enum finish_reason token_text(struct request *r, int32_t token, bool last,
+                                     const char **stop, struct error *e)
+{
+    if (r->tokenizer == NULL)
+        return last ? FINISH_LENGTH : FINISH_NONE;
+    bool end = !r->ignore_eos && (uint32_t)token < tokenizer_n_tokens(r->tokenizer) &&
+               tokenizer_is_end(r->tokenizer, (uint32_t)token);
+    enum err err = end ? OK : add_text(r, token, stop, e);
+    if (err == OK && *stop == NULL && (end || last))
+        err = end_text(r, stop, e);
+    if (err == OK && r->text.failed)
+        err = error_set(e, ERR_LIMIT, "the text of token %d is longer than %d bytes", token,
+                        REQUEST_MAX_EVENT_BYTES);
+    if (err != OK)
+        return FINISH_ERROR;
+    if (end || *stop != NULL)
+        return FINISH_STOP;
+    return last ? FINISH_LENGTH : FINISH_NONE;
+}
+
+enum finish_reason request_token(struct request *r, int32_t token, bool last, time_us now,
+                                 const char **stop, struct error *e)
+{
+    *stop = NULL;
+    if (r->n_output++ == 0)
+        r->first_us = now;
+    r->last_us = now;
+    enum finish_reason finish = token_text(r, token, last, stop, e);
+    if (finish != FINISH_NONE)
+        return finish;
+    struct request_event event = {.token = token,
+                                  .text = r->text.data,
+                                  .text_bytes = r->text.bytes};
+    r->on_event(r->context, &event);
+    strbuf_clear(&r->text);
+    return FINISH_NONE;
+}
+
+void request_finish(struct request *r, enum finish_reason finish, int32_t token, const char *stop,
+                    const struct error *error, time_us now)
+{
+    ASSERT(finish != FINISH_NONE && (finish == FINISH_ERROR) == (error != NULL));
+    time_us started = r->started_us > 0 ? r->started_us : now;
+    time_us first = r->first_us > 0 ? r->first_us : now;
+    struct request_timings timings = {.queued_us = started - r->submitted_us,
+                                      .prefill_us = first - started,
+                                      .decode_us = r->n_output > 0 ? r->last_us - first : 0,
+                                      .n_prompt = r->n_prompt,
+                                      .n_output = r->n_output};
+    struct request_event event = {.token = token,
+                                  .text = r->text.data,
+                                  .text_bytes = r->text.bytes,
+                                  .finish = finish,
+                                  .stop = stop,
+                                  .error = error,
+                                  .timings = &timings};
+    r->on_event(r->context, &event);
+    strbuf_clear(&r->text);
+}
