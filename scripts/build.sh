@@ -59,7 +59,7 @@ step() { # runs a command, its output in the log; shows the end of it where it f
 mkdir -p build
 : >"$log"
 [ -n "$target" ] || target=$([ -n "$tests" ] && echo all || echo shoal)
-say "building $target in build/$preset with $(${CC:-cc} -dumpfullversion -dumpversion | sed 's/^/cc /'), $("$cargo" --version | cut -d ' ' -f 1-2)"
+say "building $target in build/$preset with $("$cargo" --version | cut -d ' ' -f 1-2)"
 step cmake --preset "$preset" -DCARGO="$cargo"
 step cmake --build "build/$preset" --target "$target" -j "$jobs"
 [ ! -x "build/$preset/shoal" ] || say "built build/$preset/shoal"

@@ -3,9 +3,11 @@
 # Everything here is quiet and offline when nothing is missing: packages are looked up with
 # dpkg-query and only those absent are asked of apt.
 
+bold='' plain=''
+[ ! -t 2 ] || bold=$'\033[1m' plain=$'\033[0m'
 shoal_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+say() { printf '%s==>%s %s\n' "$bold" "$plain" "$*" >&2; }
 die() {
     printf '%s: %s\n' "$(basename "$0")" "$*" >&2
     exit 1

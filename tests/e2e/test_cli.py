@@ -1,0 +1,196 @@
+"""Each verb that works on a model file alone, on real files, and the form of what it prints."""
+import json
+
+import pytest
+
+from conftest import GOLDEN_MODELS, MODELS, golden, model_path, shared_file
+
+SHAKESPEARE_BYTES = 100000 # what perplexity.json calls "first 100000 bytes of …"
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request):
+    return model_path(request.param)
+
+
+@pytest.fixture(params=GOLDEN_MODELS)
+def golden_name(request):
+    return request.param
+
+
+def ids_of(result):
+    assert result.stdout.endswith("\n") and result.stdout.count("\n") == 1
+    return [int(word) for word in result.stdout.split()]
+
+
+def test_version_and_help(shoal):
+    assert shoal.ok("--version").stdout.startswith("shoal ")
+    text = shoal.ok("--help").stdout
+    for verb in ("run", "serve", "worker", "plan", "inspect", "tokenize", "template", "eval", "bench"):
+        assert verb in text
+        assert verb in shoal.ok(verb, "--help").stdout
+
+
+def test_tokenize_golden_prompts(shoal, golden_name):
+    for case in golden(golden_name, "greedy.json")["cases"]:
+        found = ids_of(shoal.ok("tokenize", model_path(golden_name), case["prompt"]))
+        assert found == case["prompt_ids"], case["prompt"]
+
+
+def test_tokenize_golden_texts(shoal, golden_name, tmp_path):
+    """Whole texts from a file, without the BOS."""
+    for result in golden(golden_name, "perplexity.json")["results"]:
+        found = ids_of(shoal.ok("tokenize", model_path(golden_name), "-f",
+                                golden_text(result["text"], tmp_path), "--no-bos"))
+        assert len(found) == result["token_count"]
+        assert found[:len(result["first_ids"])] == result["first_ids"]
+
+
+def test_tokenize_and_back(shoal, model):
+    text = "Once upon a time, there was a little girl."
+    ids = ids_of(shoal.ok("tokenize", model, text))
+    without = ids_of(shoal.ok("tokenize", model, text, "--no-bos"))
+    assert ids[1:] == without
+    back = shoal.ok("tokenize", model, "--decode", " ".join(map(str, without))).stdout
+    assert back.strip() == text
+    from_stdin = ids_of(shoal.ok("tokenize", model, stdin=text.encode()))
+    assert from_stdin == ids
+
+
+@pytest.mark.parametrize("name", ["llama-spm", "gpt-2", "phi-3", "starcoder"])
+def test_tokenize_vocabulary_only(shoal, name):
+    """A GGUF without weights: the first of its vectors, special tokens not parsed."""
+    folder = ("tokenizers", "ggml-vocab")
+    vocabulary = shared_file(*folder, f"ggml-vocab-{name}.gguf")
+    texts = shared_file(*folder, f"ggml-vocab-{name}.gguf.inp").read_text("utf-8")
+    lines = shared_file(*folder, f"ggml-vocab-{name}.gguf.out").read_text("utf-8").splitlines()
+    for text, line in list(zip(texts.split("\n__ggml_vocab_test__\n"), lines))[:12]:
+        found = shoal.ok("tokenize", vocabulary, "-f", "-", "--no-bos", "--no-parse-special",
+                         stdin=text.encode())
+        assert found.stdout.split() == line.split(), repr(text)
+
+
+def test_tokenize_folder_with_tokenizer_alone(shoal):
+    folder = shared_file("tokenizers", "minimind")
+    ids = ids_of(shoal.ok("tokenize", folder, "Shoals of fish"))
+    assert shoal.ok("tokenize", folder, "--decode", " ".join(map(str, ids))).stdout == "Shoals of fish\n"
+
+
+def test_template_of_a_file(shoal, tmp_path):
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n"
+                        "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}")
+    conversation = {"messages": [{"role": "user", "content": "Who are you?"}],
+                    "add_generation_prompt": True, "bos_token": "<s>"}
+    expected = "<s>[user] Who are you?\n[assistant]"
+    data = json.dumps(conversation).encode()
+    assert shoal.ok("template", "--template", template, stdin=data).stdout == expected
+    (tmp_path / "conversation.json").write_bytes(data)
+    found = shoal.ok("template", "--template", template, "-f", tmp_path / "conversation.json")
+    assert found.stdout == expected
+
+
+def test_template_of_a_model(shoal):
+    folder = shared_file("tokenizers", "minimind")
+    data = json.dumps({"messages": [{"role": "user", "content": "Hello there"}],
+                       "add_generation_prompt": True}).encode()
+    assert "Hello there" in shoal.ok("template", folder, stdin=data).stdout
+
+
+@pytest.mark.parametrize("conversation, mentions", [
+    (b"{", []), (b"[]", []), (b'{"messages": 3}', []), (b"", []),
+    (b'{"messages": [{"role": "user", "content": "x"}]}', ["no talking"]),
+], ids=repr)
+def test_template_errors(shoal, tmp_path, conversation, mentions):
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages[0].content }}{{ raise_exception('no talking') }}")
+    shoal.fails("template", "--template", template, stdin=conversation, mentions=mentions)
+
+
+def golden_text(name, folder):
+    """The file that perplexity.json means by "corpus/x" or "first 100000 bytes of corpus/x"."""
+    path = shared_file(*name.split()[-1].split("/"))
+    if not name.startswith("first"):
+        return path
+    cut = folder / path.name
+    cut.write_bytes(path.read_bytes()[:SHAKESPEARE_BYTES])
+    return cut
+
+
+@pytest.mark.slow
+def test_golden_perplexity(shoal, golden_name, tmp_path):
+    """Within 0.1 % of the double-precision oracle, on both texts."""
+    for expected in golden(golden_name, "perplexity.json")["results"]:
+        found = shoal.json("eval", model_path(golden_name), "--ppl",
+                           golden_text(expected["text"], tmp_path), "--kv", "f32", timeout=240)
+        assert abs(found["ppl"] / expected["ppl"] - 1) < 1e-3, (expected["text"], found)
+
+
+def test_perplexity_of_a_short_text(shoal, model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The boy went to the house and saw that his mother was not there. " * 20)
+    found = shoal.json("eval", model, "--ppl", text, "--block", 64)
+    assert 1 < found["ppl"] < 10000
+    plain = shoal.ok("eval", model, "--ppl", text, "--block", 64).stdout
+    assert "ppl" in plain and f"{found['ppl']:.3f}"[:4] in plain
+
+
+def test_golden_next(shoal, golden_name):
+    """The five most likely ids after each prompt, with their raw logits."""
+    for case in golden(golden_name, "greedy.json")["cases"]:
+        found = shoal.json("eval", model_path(golden_name), "--next", case["prompt"], "--top", 5,
+                           "--kv", "f32")["next"]
+        expected = case["top5_next"]
+        assert [entry["id"] for entry in found] == [token for token, _ in expected], case["prompt"]
+        for entry, (_, logit) in zip(found, expected):
+            assert abs(entry["logit"] - logit) < 2e-3, case["prompt"]
+
+
+def test_inspect(shoal, model):
+    plain = shoal.ok("inspect", model).stdout
+    answer = shoal.json("inspect", model)
+    assert answer["runnable"] is True
+    shapes = answer["model"]
+    assert "llama" in shapes["architecture"].lower()
+    for key in ("layers", "hidden", "heads", "kv_heads", "vocab", "context"):
+        assert shapes[key] > 0, key
+        assert str(shapes[key]) in plain, key
+    assert len(answer["layer_bytes"]) == shapes["layers"]
+    assert 0 < sum(answer["layer_bytes"]) < answer["bytes"]
+    tensors = shoal.ok("inspect", model, "--tensors").stdout
+    for i in range(shapes["layers"]):
+        assert f"blk.{i}.attn_q.weight" in tensors
+
+
+def test_inspect_a_model_that_cannot_run(shoal):
+    """A vocabulary alone is shown, with the reason why it does not run."""
+    vocabulary = shared_file("tokenizers", "ggml-vocab", "ggml-vocab-gpt-2.gguf")
+    answer = shoal.json("inspect", vocabulary)
+    assert answer["runnable"] is False and answer["reason"]
+    assert answer["reason"] in shoal.ok("inspect", vocabulary).stdout
+
+
+def test_plan(shoal, model, shared_processes):
+    nodes = shared_processes.workers(1)
+    plan = shoal.json("plan", model, "--nodes", nodes[0])
+    worker, lead = plan["nodes"]
+    assert worker["node"] == nodes[0] and lead["node"] == "lead"
+    assert worker["first"] == 0 and worker["last"] + 1 == lead["first"]
+    assert lead["last"] == plan["layers"] - 1
+    assert plan["layers"] == shoal.json("inspect", model)["model"]["layers"]
+    assert nodes[0] in shoal.ok("plan", model, "--nodes", nodes[0]).stdout
+
+
+def test_bench_model(shoal):
+    answer = shoal.json("bench", "model", model_path("demo"), "-p", 32, "-n", 16, "-t", 1)
+    text = json.dumps(answer)
+    assert "prefill" in text and "decode" in text
+    speeds = shoal.ok("bench", "model", model_path("demo"), "-p", 32, "-n", 16, "-t", 1).stdout
+    assert "tok/s" in speeds
+
+
+def test_worker_prints_its_address(processes):
+    worker = processes.worker()
+    host, _, port = worker.address().rpartition(":")
+    assert host == "127.0.0.1" and int(port) > 0
+    assert worker.stop() == 0
