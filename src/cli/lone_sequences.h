@@ -1,0 +1,33 @@
+/* Driving a pipeline by hand, without the engine: a few sequences of equal length, side by side,
+ * for evaluation and measurement, where every row's logits or every microsecond counts. */
+#ifndef SHOAL_CLI_LONE_SEQUENCES_H
+#define SHOAL_CLI_LONE_SEQUENCES_H
+
+#include "lead/lead.h"
+
+struct lone_sequences {
+    struct lead *lead; /* opened with no_engine and at least n slots */
+    int n;             /* sequences: slots 0 … n-1 */
+    int max_rows;      /* of one step */
+    int length;        /* positions filled in each */
+    bool open;
+    struct step_update *updates;
+    struct step_row *rows;
+};
+
+enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n, int max_rows,
+                             struct error *e);
+void lone_sequences_release(struct lone_sequences *s);
+
+/* Begin anew: all sequences empty, their KV blocks reserved with the next step. */
+void lone_sequences_restart(struct lone_sequences *s);
+
+/* Called for every row with logits, in row order: its sequence, its position, its logits [vocab]. */
+typedef void (*lone_logits)(int sequence, int position, float *logits, void *context);
+
+/* Append ids[sequence][0 … n_ids) to every sequence in steps of max_rows rows. Logits of all
+ * rows, or of the last of each sequence, go to `visit` (NULL: none are computed). */
+enum err lone_sequences_append(struct lone_sequences *s, const int32_t *const *ids, int n_ids,
+                               bool all_logits, lone_logits visit, void *context, struct error *e);
+
+#endif
