@@ -255,10 +255,10 @@ static enum err check_silence(const struct pipeline *p, time_us now, struct erro
     const struct pipeline_options *o = &p->options;
     if (o->check != NULL) {
         struct error found = {.code = OK};
-        o->check(o->check_context, &found);
-        if (found.code != OK) {
+        enum err err = o->check(o->check_context, &found);
+        if (err != OK) {
             *e = found;
-            return gone_code(found.code);
+            return gone_code(err);
         }
     }
     if (o->timeout_us > 0 && p->n_voyages > 0 && now - p->last_heard_us > o->timeout_us)

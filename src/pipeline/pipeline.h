@@ -28,7 +28,8 @@ struct pipeline_options {
     int max_rows;
     uint64_t epoch;
     time_us timeout_us;   /* silence with steps on their way; 0: none */
-    enum err (*check)(void *context, struct error *e); /* NULL, or asked while waiting: is a node gone? */
+    enum err (*check)(void *context, struct error *e); /* NULL, or asked while waiting: not OK when
+                                                          a node is gone; on the caller's thread */
     void *check_context;
 };
 
