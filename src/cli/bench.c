@@ -88,7 +88,7 @@ static enum err measure(const struct bench_flags *f, struct lead *lead, struct s
     for (int i = 0; ids != NULL && i <= f->n_prompt; i++)
         ids[i] = (int32_t)(((uint32_t)i * 2654435761u >> 8) % (uint32_t)lead->params.vocab);
     for (int i = -1; i < f->repeats && err == OK; i++) { /* -1: warm up */
-        double p, d;
+        double p = 0, d = 0;
         err = repeat(f, &s, ids, &p, &d, e);
         if (err != OK || i < 0)
             continue;

@@ -63,7 +63,9 @@ static size_t take_byte(struct detokenizer *d, uint8_t b, char *out)
         memcpy(out + n, REPLACEMENT, 3);
         return n + 3;
     }
-    d->pending[d->n_pending++] = b;
+    size_t at = (size_t)d->n_pending++;
+    ASSERT(at < sizeof d->pending);
+    d->pending[at] = b;
     if (d->n_pending == character_bytes(d->pending[0])) {
         memcpy(out + n, d->pending, (size_t)d->n_pending);
         n += (size_t)d->n_pending;
