@@ -35,7 +35,13 @@ enum {
 
     /* Serving. */
     HTTP_MAX_BODY_BYTES = 16 << 20,
+    HTTP_MAX_BODIES_BYTES = 256 << 20,   /* of all requests being received */
     HTTP_MAX_CONNECTIONS = 1024,
+    JSON_MAX_DEPTH = 128,                /* nesting of a request's body */
+    JSON_MAX_VALUES = 1 << 21,           /* values in it, a prompt's ids included */
+    JSON_MAX_CONTAINERS = 1 << 16,       /* arrays and objects in it */
+    REQUEST_MAX_PROMPTS = 64,            /* prompts of one completion request */
+    REQUEST_MAX_TEXT_BYTES = 64 << 20,   /* text generated for one request and not yet read */
     REQUEST_MAX_STOP = 16,               /* stop strings of a request */
     REQUEST_MAX_STOP_BYTES = 1024,       /* bytes of one stop string */
     REQUEST_MAX_LOGIT_BIAS = 4096,       /* logit_bias entries of a request */
