@@ -56,8 +56,8 @@ struct cpu {
     int max_rows;  /* of any tensor */
     int max_width; /* of any quantised weight */
     int max_head;  /* of any store */
-    struct quantised quantised;
-    size_t quantised_elems; /* capacity */
+    struct quant_group *quantised; /* room for n_quantised groups */
+    size_t n_quantised;
     struct turns turns;
 };
 
@@ -70,30 +70,24 @@ static struct cpu *cpu_of(struct backend *b)
 
 static void quantised_release(struct cpu *c)
 {
-    size_t n = c->quantised_elems;
-    cpu_free(c->quantised.codes, n);
-    cpu_free(c->quantised.scales, n / GROUP * sizeof(float));
-    cpu_free(c->quantised.sums, n / 16 * sizeof(int32_t));
-    c->quantised = (struct quantised){0};
-    c->quantised_elems = 0;
+    cpu_free(c->quantised, c->n_quantised * sizeof c->quantised[0]);
+    c->quantised = NULL;
+    c->n_quantised = 0;
 }
 
 /* Room to quantise any tensor as input of any matrix. After a failure there is none, but the next
  * tensor or weight asks again. */
 static bool quantised_reserve(struct cpu *c)
 {
-    size_t n = (size_t)c->max_rows * (size_t)c->max_width;
-    if (n <= c->quantised_elems)
+    size_t n = (size_t)c->max_rows * (size_t)(c->max_width / GROUP);
+    if (n <= c->n_quantised)
         return true;
     quantised_release(c);
-    c->quantised.codes = cpu_alloc(n);
-    c->quantised.scales = cpu_alloc(n / GROUP * sizeof(float));
-    c->quantised.sums = cpu_alloc(n / 16 * sizeof(int32_t));
-    c->quantised_elems = n;
-    if (c->quantised.codes != NULL && c->quantised.scales != NULL && c->quantised.sums != NULL)
-        return true;
-    quantised_release(c);
-    return false;
+    c->quantised = cpu_alloc(n * sizeof c->quantised[0]);
+    if (c->quantised == NULL)
+        return false;
+    c->n_quantised = n;
+    return true;
 }
 
 static void turns_release(struct turns *t)
@@ -371,11 +365,9 @@ struct matmul_job {
 static void quantise_part(void *context, int thread_i, int n_threads)
 {
     const struct matmul_job *job = context;
-    const struct quantised *q = &job->cpu->quantised;
     size_t begin = job->n_groups * thread_i / n_threads;
     size_t end = job->n_groups * (thread_i + 1) / n_threads;
-    struct quantised part = {q->codes + begin * GROUP, q->scales + begin, q->sums + 2 * begin};
-    job->cpu->kernels.quantise(&part, job->x + begin * GROUP, end - begin);
+    job->cpu->kernels.quantise(job->cpu->quantised + begin, job->x + begin * GROUP, end - begin);
 }
 
 /* A thread's share is a range of the panels of all matrices, one after the other. */
@@ -403,14 +395,14 @@ static void matmul_group(struct cpu *c, struct tensor *const y[], const struct w
     for (int i = 0; i < n_weights; i++) {
         const struct packed *w = &W[i]->packed;
         ASSERT(w->n_cols == x->cols && n <= y[i]->rows && w->n_rows == y[i]->cols);
-        job.m[i] = (struct matmul){.w = w, .x = x->data, .q = &c->quantised, .y = y[i]->data,
+        job.m[i] = (struct matmul){.w = w, .x = x->data, .q = c->quantised, .y = y[i]->data,
                                    .y_stride = (size_t)y[i]->cols, .n = n};
         job.total_panels += w->n_panels;
         quantise = quantise || pack_is_quantised(w->format);
     }
     if (quantise) {
-        ASSERT((size_t)n * x->cols <= c->quantised_elems);
         job.n_groups = (size_t)n * x->cols / GROUP;
+        ASSERT(job.n_groups <= c->n_quantised);
         run(c, (size_t)n * x->cols, quantise_part, &job);
     }
     run(c, (size_t)job.total_panels * PANEL_ROWS * x->cols * n, matmul_part, &job);

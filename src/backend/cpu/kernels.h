@@ -24,19 +24,20 @@ enum {
     ATTENTION_CHUNK = 256,  /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
 };
 
-/* Rows of activations as int8 codes in groups of GROUP values. */
-struct quantised {
-    int8_t *codes;  /* [n][n_cols], -127 … 127 */
-    float *scales;  /* [n][n_cols / GROUP] */
-    int32_t *sums;  /* [n][n_cols / 16]: of the codes of each half group, for unsigned weights */
+/* GROUP consecutive activations of a row as int8 codes. One struct, because a tile of tokens then
+ * needs one pointer per token. */
+struct quant_group {
+    int8_t codes[GROUP]; /* -127 … 127 */
+    float scale;
+    int32_t sums[2]; /* of the codes of each half, for kernels that offset weights to unsigned */
 };
 
 /* y[t][r] = sum over k of W[r][k] x[t][k], for the rows r of some panels and all n tokens t. */
 struct matmul {
     const struct packed *w;
-    const float *x;            /* [n][n_cols]; float formats read it */
-    const struct quantised *q; /* the same rows quantised; quantised formats read it */
-    float *y;                  /* [n][y_stride]; only columns of rows in range are written */
+    const float *x;              /* [n][n_cols]; float formats read it */
+    const struct quant_group *q; /* [n][n_cols / GROUP]: x quantised; quantised formats read it */
+    float *y;                    /* [n][y_stride]; only columns of rows in range are written */
     size_t y_stride;
     int n;
 };
@@ -56,7 +57,7 @@ struct kernels {
     const char *variant; /* "ref", "avx2", … */
 
     /* Quantise `n_groups` groups of GROUP consecutive values. */
-    void (*quantise)(const struct quantised *q, const float *x, size_t n_groups);
+    void (*quantise)(struct quant_group *q, const float *x, size_t n_groups);
 
     void (*matmul[N_PACK_FORMATS])(const struct matmul *m, int panel_begin, int panel_end);
 

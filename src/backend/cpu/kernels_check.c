@@ -86,20 +86,6 @@ static float *values_new(struct random *r, enum fill fill, bool hostile, size_t 
     return x;
 }
 
-static void quantised_init(struct quantised *q, size_t n)
-{
-    q->codes = guarded_new(n, 0);
-    q->scales = guarded_new(n / GROUP * sizeof(float), 0);
-    q->sums = guarded_new(n / 16 * sizeof(int32_t), 0);
-}
-
-static void quantised_release(struct quantised *q)
-{
-    guarded_free(q->codes, 0);
-    guarded_free(q->scales, 0);
-    guarded_free(q->sums, 0);
-}
-
 /* --- the checks --------------------------------------------------------------------------------- */
 
 static void check_quantise(const struct kernels *k)
@@ -110,21 +96,20 @@ static void check_quantise(const struct kernels *k)
         float *x = values_new(&random, (enum fill)(fill / 2), fill & 1, N);
         for (int i = 0; i < 64; i++) /* ties, and the ends of the codes */
             x[i] = (float)(i - 32) * 0.5f + (i == 0 ? -111.0f : i == 63 ? 111.5f : 0.0f);
-        struct quantised q, expected;
-        quantised_init(&q, N);
-        quantised_init(&expected, N);
-        k->quantise(&q, x, N_GROUPS);
-        ref.quantise(&expected, x, N_GROUPS);
+        size_t bytes = N_GROUPS * sizeof(struct quant_group);
+        struct quant_group *q = guarded_new(bytes, 0), *expected = guarded_new(bytes, 0);
+        k->quantise(q, x, N_GROUPS);
+        ref.quantise(expected, x, N_GROUPS);
         char what[120];
         snprintf(what, sizeof what, "%s quantise %s", k->variant, fill_names[fill / 2]);
-        report(memcmp(q.codes, expected.codes, N) == 0, what);
-        report(memcmp(q.sums, expected.sums, N / 16 * sizeof(int32_t)) == 0, what);
-        compare_floats(q.scales, expected.scales, N_GROUPS, what);
-        report(guards_intact(q.codes, N, 0) && guards_intact(q.scales, N_GROUPS * 4, 0) &&
-                   guards_intact(q.sums, N_GROUPS * 8, 0),
-               "quantise: guard bytes");
-        quantised_release(&q);
-        quantised_release(&expected);
+        for (int g = 0; g < N_GROUPS; g++) {
+            report(memcmp(q[g].codes, expected[g].codes, GROUP) == 0, what);
+            report(memcmp(q[g].sums, expected[g].sums, sizeof q[g].sums) == 0, what);
+            compare_floats(&q[g].scale, &expected[g].scale, 1, what);
+        }
+        report(guards_intact(q, bytes, 0), "quantise: guard bytes");
+        guarded_free(q, 0);
+        guarded_free(expected, 0);
         free(x);
     }
 }
@@ -132,7 +117,7 @@ static void check_quantise(const struct kernels *k)
 struct product {
     struct packed w;
     float *x;
-    struct quantised q;
+    struct quant_group *q;
     int n;
 };
 
@@ -150,16 +135,16 @@ static void product_init(struct product *p, enum dtype type, enum fill fill, boo
     free(file);
     p->n = n;
     p->x = values_new(&random, fill, hostile, (size_t)n * n_cols);
-    quantised_init(&p->q, (size_t)n * n_cols + GROUP);
+    p->q = xmalloc(((size_t)n * n_cols / GROUP + 1) * sizeof p->q[0]);
     if (pack_is_quantised(p->w.format))
-        ref.quantise(&p->q, p->x, (size_t)n * n_cols / GROUP);
+        ref.quantise(p->q, p->x, (size_t)n * n_cols / GROUP);
 }
 
 static void product_release(struct product *p)
 {
     cpu_free(p->w.data, p->w.panel_bytes * (size_t)p->w.n_panels);
     free(p->x);
-    quantised_release(&p->q);
+    free(p->q);
 }
 
 /* y of all rows of panels [begin, end), n tokens from t; guards checked, freed by the caller. */
@@ -167,7 +152,7 @@ static float *multiply(const struct kernels *k, const struct product *p, int beg
 {
     size_t bytes = (size_t)p->n * p->w.n_rows * sizeof(float);
     float *y = guarded_new(bytes, 4);
-    struct matmul m = {&p->w, p->x, &p->q, y, (size_t)p->w.n_rows, p->n};
+    struct matmul m = {&p->w, p->x, p->q, y, (size_t)p->w.n_rows, p->n};
     k->matmul[p->w.format](&m, begin, end);
     report(guards_intact(y, bytes, 4), "matmul: guard bytes");
     return y;
@@ -447,7 +432,7 @@ static double seconds(void)
 /* Best of some repetitions of one product, in seconds. */
 static double time_product(const struct kernels *k, const struct product *p, float *y)
 {
-    struct matmul m = {&p->w, p->x, &p->q, y, (size_t)p->w.n_rows, p->n};
+    struct matmul m = {&p->w, p->x, p->q, y, (size_t)p->w.n_rows, p->n};
     double best = 1e9, begin = seconds();
     for (int i = 0; i < 3 || (i < 30 && seconds() - begin < 0.5); i++) {
         double t = seconds();

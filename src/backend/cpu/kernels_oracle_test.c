@@ -29,17 +29,9 @@ static float *new_values(struct random *r, enum fill fill, size_t n)
     return x;
 }
 
-static struct quantised new_quantised(size_t n)
+static struct quant_group *new_quantised(size_t n)
 {
-    return (struct quantised){malloc(n), malloc(n / GROUP * sizeof(float)),
-                              malloc(n / 16 * sizeof(int32_t))};
-}
-
-static void free_quantised(struct quantised *q)
-{
-    free(q->codes);
-    free(q->scales);
-    free(q->sums);
+    return malloc((n / GROUP + 1) * sizeof(struct quant_group));
 }
 
 /* --- quantised activations ---------------------------------------------------------------- */
@@ -53,20 +45,21 @@ static void quantising_is_off_by_half_a_step(void **state)
     for (int fill = 0; fill < N_FILLS; fill++) {
         enum { N = 64 * GROUP };
         float *x = new_values(&random, (enum fill)fill, N);
-        struct quantised q = new_quantised(N);
-        k.quantise(&q, x, N / GROUP);
+        struct quant_group *q = new_quantised(N);
+        k.quantise(q, x, N / GROUP);
         for (int i = 0; i < N; i++) {
-            double d = q.scales[i / GROUP], found = q.codes[i] * d;
-            assert_true(q.codes[i] >= -127);
+            int code = q[i / GROUP].codes[i % GROUP];
+            double d = q[i / GROUP].scale, found = code * d;
+            assert_true(code >= -127);
             assert_true(fabs(found - x[i]) <= (d > 0 ? d * (0.5 + 0x1p-15) : 0x1p-121));
         }
         for (int i = 0; i < N; i += 16) {
             int sum = 0;
             for (int j = 0; j < 16; j++)
-                sum += q.codes[i + j];
-            assert_int_equal(q.sums[i / 16], sum);
+                sum += q[i / GROUP].codes[i % GROUP + j];
+            assert_int_equal(q[i / GROUP].sums[i / 16 % 2], sum);
         }
-        free_quantised(&q);
+        free(q);
         free(x);
     }
 }
@@ -79,15 +72,15 @@ static void quantising_rounds_ties_to_even_and_marks_what_is_not_finite(void **s
     float x[3 * GROUP] = {127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -127.0f};
     x[GROUP + 5] = -INFINITY;
     x[2 * GROUP + 31] = NAN;
-    struct quantised q = new_quantised(3 * GROUP);
-    k.quantise(&q, x, 3);
+    struct quant_group *q = new_quantised(3 * GROUP);
+    k.quantise(q, x, 3);
     static const int8_t expected[] = {127, 0, 2, 2, 0, -2, -127};
-    assert_memory_equal(q.codes, expected, sizeof expected);
-    assert_true(q.scales[0] == 1.0f);
-    assert_true(isnan(q.scales[1]) && isnan(q.scales[2]));
+    assert_memory_equal(q[0].codes, expected, sizeof expected);
+    assert_true(q[0].scale == 1.0f);
+    assert_true(isnan(q[1].scale) && isnan(q[2].scale));
     for (int i = GROUP; i < 3 * GROUP; i++)
-        assert_int_equal(q.codes[i], 0);
-    free_quantised(&q);
+        assert_int_equal(q[i / GROUP].codes[i % GROUP], 0);
+    free(q);
 }
 
 /* --- matrix products ---------------------------------------------------------------------- */
@@ -96,7 +89,7 @@ struct product {
     struct packed w;
     size_t file_bytes;
     float *x, *y;
-    struct quantised q;
+    struct quant_group *q;
     int n;
 };
 
@@ -115,12 +108,12 @@ static void product_new(struct product *p, enum dtype type, enum fill fill, int 
     p->n = n;
     p->x = new_values(&random, fill, (size_t)n * n_cols);
     p->y = calloc((size_t)n * n_rows, sizeof *p->y);
-    p->q = new_quantised((size_t)n * n_cols + 32);
+    p->q = new_quantised((size_t)n * n_cols);
     struct kernels k;
     kernels_ref(&k);
     if (pack_is_quantised(p->w.format))
-        k.quantise(&p->q, p->x, (size_t)n * n_cols / GROUP);
-    struct matmul m = {&p->w, p->x, &p->q, p->y, (size_t)n_rows, n};
+        k.quantise(p->q, p->x, (size_t)n * n_cols / GROUP);
+    struct matmul m = {&p->w, p->x, p->q, p->y, (size_t)n_rows, n};
     k.matmul[p->w.format](&m, 0, p->w.n_panels);
 }
 
@@ -129,7 +122,7 @@ static void product_free(struct product *p)
     free(p->w.data);
     free(p->x);
     free(p->y);
-    free_quantised(&p->q);
+    free(p->q);
 }
 
 /* Every output of one product against its sums in double. */
@@ -145,8 +138,9 @@ static void check_product(const struct product *p)
             double sum = 0, size = 0, float_sum = 0, slack = 0;
             for (int k = 0; k < n_cols; k++) {
                 size_t i = (size_t)t * n_cols + k;
-                double x = p->x[i], scale = quantised ? p->q.scales[i / GROUP] : 0;
-                double term = w[k] * (quantised ? p->q.codes[i] * scale : x);
+                const struct quant_group *q = &p->q[i / GROUP];
+                double x = p->x[i], scale = quantised ? q->scale : 0;
+                double term = w[k] * (quantised ? q->codes[i % GROUP] * scale : x);
                 sum += term;
                 size += fabs(term);
                 float_sum += w[k] * x;

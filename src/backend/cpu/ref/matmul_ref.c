@@ -12,9 +12,8 @@ struct dot {
     const struct packed *w;
     const uint8_t *panel;
     int lane;
-    const float *x;       /* of the token: values, */
-    const int8_t *codes;  /* or codes */
-    const float *scales;  /* and scales */
+    const float *x;              /* of the token: values, */
+    const struct quant_group *q; /* or codes */
 };
 
 static float weight_scale(const struct dot *d, size_t block)
@@ -30,23 +29,23 @@ typedef float (*block_fn)(const struct dot *d, int b, float acc);
 static float q8_0_block(const struct dot *d, int b, float acc)
 {
     const uint8_t *w = d->panel + (size_t)b * Q8_GROUP_BYTES + 4 * d->lane;
-    const int8_t *x = d->codes + (size_t)b * GROUP;
+    const int8_t *x = d->q[b].codes;
     int32_t sum = 0;
     for (int i = 0; i < GROUP; i++)
         sum += (int8_t)w[i / 4 * 64 + i % 4] * x[i];
-    return fmaf((float)sum, weight_scale(d, (size_t)b) * d->scales[b], acc);
+    return fmaf((float)sum, weight_scale(d, (size_t)b) * d->q[b].scale, acc);
 }
 
 static float q4_0_block(const struct dot *d, int b, float acc)
 {
     const uint8_t *w = d->panel + (size_t)b * Q4_GROUP_BYTES + 4 * d->lane;
-    const int8_t *x = d->codes + (size_t)b * GROUP;
+    const int8_t *x = d->q[b].codes;
     int32_t sum = 0;
     for (int i = 0; i < 16; i++) {
         int pair = w[i / 4 * 64 + i % 4];
         sum += ((pair & 15) - 8) * x[i] + ((pair >> 4) - 8) * x[i + 16];
     }
-    return fmaf((float)sum, weight_scale(d, (size_t)b) * d->scales[b], acc);
+    return fmaf((float)sum, weight_scale(d, (size_t)b) * d->q[b].scale, acc);
 }
 
 /* Values 16 half … 16 half + 15 of group g, without the half's own scale. */
@@ -54,7 +53,7 @@ static int32_t q6_k_half(const struct dot *d, size_t g, int half)
 {
     const uint8_t *low = d->panel + g * Q6_GROUP_BYTES + 4 * d->lane;
     const uint8_t *high = low + Q4_GROUP_BYTES;
-    const int8_t *x = d->codes + g * GROUP + 16 * half;
+    const int8_t *x = d->q[g].codes + 16 * half;
     int32_t sum = 0;
     for (int i = 0; i < 16; i++) {
         int step = 4 * half + i / 4, byte = i % 4;
@@ -73,7 +72,7 @@ static float q6_k_block(const struct dot *d, int b, float acc)
         int32_t sum = 0;
         for (int half = 0; half < 2; half++)
             sum += (int8_t)halves[(2 * g + half) * PANEL_ROWS] * q6_k_half(d, g, half);
-        acc = fmaf((float)sum, block_scale * d->scales[g], acc);
+        acc = fmaf((float)sum, block_scale * d->q[g].scale, acc);
     }
     return acc;
 }
@@ -122,12 +121,10 @@ static void matmul(const struct matmul *m, int panel_begin, int panel_end, block
             struct dot d = {.w = w,
                             .panel = packed_panel(w, row / PANEL_ROWS),
                             .lane = row % PANEL_ROWS};
-            if (quantised) {
-                d.codes = m->q->codes + (size_t)t * w->n_cols;
-                d.scales = m->q->scales + (size_t)t * (w->n_cols / GROUP);
-            } else {
+            if (quantised)
+                d.q = m->q + (size_t)t * (w->n_cols / GROUP);
+            else
                 d.x = m->x + (size_t)t * w->n_cols;
-            }
             m->y[t * m->y_stride + row] = dot_product(&d, block);
         }
     }

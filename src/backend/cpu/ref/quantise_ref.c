@@ -24,23 +24,23 @@ static uint32_t greatest_magnitude(const float *x)
 /* Finite groups: d = amax / 127, code = round(x * (127 / amax)). A group whose 127 / amax overflows
  * (amax below 2^-121) counts as zeros; one with an infinity or NaN has scale NaN and codes 0, so
  * that every product with it is NaN and no conversion is undefined. */
-static void quantise_group(int8_t *codes, float *scale, int32_t *sums, const float *x)
+static void quantise_group(struct quant_group *q, const float *x)
 {
     uint32_t bits = greatest_magnitude(x);
     float amax = f32_from_bits(bits);
     float inverse = 127.0f / amax;
     bool finite = bits < F32_INFINITY_BITS;
     bool usable = finite && f32_bits(inverse) < F32_INFINITY_BITS;
-    *scale = usable ? amax / 127.0f : finite ? 0.0f : f32_from_bits(F32_NAN_BITS);
-    sums[0] = sums[1] = 0;
+    q->scale = usable ? amax / 127.0f : finite ? 0.0f : f32_from_bits(F32_NAN_BITS);
+    q->sums[0] = q->sums[1] = 0;
     for (int i = 0; i < GROUP; i++) {
-        codes[i] = usable ? (int8_t)round_to_int(x[i] * inverse) : 0;
-        sums[i / 16] += codes[i];
+        q->codes[i] = usable ? (int8_t)round_to_int(x[i] * inverse) : 0;
+        q->sums[i / 16] += q->codes[i];
     }
 }
 
-void quantise_ref(const struct quantised *q, const float *x, size_t n_groups)
+void quantise_ref(struct quant_group *q, const float *x, size_t n_groups)
 {
     for (size_t g = 0; g < n_groups; g++)
-        quantise_group(q->codes + g * GROUP, q->scales + g, q->sums + g * 2, x + g * GROUP);
+        quantise_group(q + g, x + g * GROUP);
 }

@@ -109,9 +109,7 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_t
     const uint8_t *panel = packed_panel(w, panel_i);
     size_t n_groups = (size_t)(w->n_cols / GROUP);
     int n_blocks = packed_n_blocks(w), groups_per_block = packed_block(w) / GROUP;
-    const int8_t *x = m->q->codes + (size_t)t * w->n_cols;
-    const float *scales = m->q->scales + (size_t)t * n_groups;
-    const int32_t *sums = m->q->sums + (size_t)t * n_groups * 2;
+    const struct quant_group *x = m->q + (size_t)t * n_groups;
     __m512 section[K_SECTIONS][TILE];
 
     for (int s = 0; s < K_SECTIONS; s++) {
@@ -123,9 +121,9 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_t
             struct group r;
             decode(&r, w, panel, g, format);
             UNROLL for (int i = 0; i < n_tokens; i++) {
-                size_t at = i * n_groups + g;
-                __m512i sum = dot_group(&r, x + at * GROUP, sums + at * 2, format);
-                __m512 scale = _mm512_mul_ps(r.scale, _mm512_set1_ps(scales[at]));
+                const struct quant_group *q = x + i * n_groups + g;
+                __m512i sum = dot_group(&r, q->codes, q->sums, format);
+                __m512 scale = _mm512_mul_ps(r.scale, _mm512_set1_ps(q->scale));
                 acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[i]);
             }
         }

@@ -32,21 +32,19 @@ FORCE_INLINE int32_t quantise_half(int8_t *codes, const float *x, float inverse)
     return _mm_cvtsi128_si32(sum);
 }
 
-void quantise_avx2(const struct quantised *q, const float *x, size_t n_groups)
+void quantise_avx2(struct quant_group *q, const float *x, size_t n_groups)
 {
-    for (size_t g = 0; g < n_groups; g++, x += GROUP) {
+    for (size_t g = 0; g < n_groups; g++, q++, x += GROUP) {
         uint32_t bits = greatest_magnitude(x);
         float amax = f32_from_bits(bits), inverse = 127.0f / amax;
-        int8_t *codes = q->codes + g * GROUP;
-        int32_t *sums = q->sums + g * 2;
         if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
-            q->scales[g] = amax / 127.0f;
-            sums[0] = quantise_half(codes, x, inverse);
-            sums[1] = quantise_half(codes + 16, x + 16, inverse);
+            q->scale = amax / 127.0f;
+            q->sums[0] = quantise_half(q->codes, x, inverse);
+            q->sums[1] = quantise_half(q->codes + 16, x + 16, inverse);
         } else { /* zeros, or something that is not finite: as ref */
-            q->scales[g] = bits < 0x7f800000u ? 0.0f : NAN;
-            memset(codes, 0, GROUP);
-            sums[0] = sums[1] = 0;
+            q->scale = bits < 0x7f800000u ? 0.0f : NAN;
+            memset(q->codes, 0, GROUP);
+            q->sums[0] = q->sums[1] = 0;
         }
     }
 }

@@ -10,25 +10,23 @@ FORCE_INLINE int32_t quantise_half(int8_t *codes, __m512 x, __m512 inverse)
     return _mm512_reduce_add_epi32(code);
 }
 
-void quantise_avx512(const struct quantised *q, const float *x, size_t n_groups)
+void quantise_avx512(struct quant_group *q, const float *x, size_t n_groups)
 {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t g = 0; g < n_groups; g++, x += GROUP) {
+    for (size_t g = 0; g < n_groups; g++, q++, x += GROUP) {
         __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
         uint32_t bits = _mm512_reduce_max_epu32(
             _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a), magnitude),
                              _mm512_and_si512(_mm512_castps_si512(b), magnitude)));
         float amax = f32_from_bits(bits), inverse = 127.0f / amax;
-        int8_t *codes = q->codes + g * GROUP;
-        int32_t *sums = q->sums + g * 2;
         if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
-            q->scales[g] = amax / 127.0f;
-            sums[0] = quantise_half(codes, a, _mm512_set1_ps(inverse));
-            sums[1] = quantise_half(codes + 16, b, _mm512_set1_ps(inverse));
+            q->scale = amax / 127.0f;
+            q->sums[0] = quantise_half(q->codes, a, _mm512_set1_ps(inverse));
+            q->sums[1] = quantise_half(q->codes + 16, b, _mm512_set1_ps(inverse));
         } else { /* zeros, or something that is not finite: as ref */
-            q->scales[g] = bits < 0x7f800000u ? 0.0f : NAN;
-            memset(codes, 0, GROUP);
-            sums[0] = sums[1] = 0;
+            q->scale = bits < 0x7f800000u ? 0.0f : NAN;
+            memset(q->codes, 0, GROUP);
+            q->sums[0] = q->sums[1] = 0;
         }
     }
 }

@@ -20,7 +20,7 @@ enum { TOKEN_BLOCK = 64 }; /* tokens whose activations stay in the second-level 
 void kernels_avx2(struct kernels *k);
 void kernels_avx512(struct kernels *k);
 
-void quantise_avx2(const struct quantised *q, const float *x, size_t n_groups);
+void quantise_avx2(struct quant_group *q, const float *x, size_t n_groups);
 void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n_cols);
 void silu_mul_avx2(float *y, const float *gate, const float *up, size_t n);
 void rotate_avx2(float *head, const float *turn, int rope_size, bool halves);
@@ -33,7 +33,7 @@ void matmul_q8_0_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q4_0_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q6_k_avx2(const struct matmul *m, int panel_begin, int panel_end);
 
-void quantise_avx512(const struct quantised *q, const float *x, size_t n_groups);
+void quantise_avx512(struct quant_group *q, const float *x, size_t n_groups);
 void rms_norm_avx512(float *y, const float *x, const float *gain, float eps, int n_cols);
 void silu_mul_avx512(float *y, const float *gate, const float *up, size_t n);
 void rotate_avx512(float *head, const float *turn, int rope_size, bool halves);
