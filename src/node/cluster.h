@@ -40,7 +40,9 @@ struct cluster_options {
     enum kv_type kv_type;
     int n_slots, n_blocks, max_rows, max_context;
     int credits;               /* frames that an inbox must have room for */
-    uint64_t epoch;
+    uint64_t epoch;            /* not 0 */
+    bool insecure;             /* serve tensors to workers on other machines, too: from a port on
+                                * all addresses. Otherwise such workers need their own copy */
     model_progress progress;   /* sum over all nodes; NULL allowed; called from the caller's thread */
     void *progress_context;
 };

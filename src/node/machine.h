@@ -16,5 +16,8 @@ int machine_cores(void); /* that this process may run on */
 
 /* Memory of this process that no file backs: "RssAnon"; 0 where unknown. */
 uint64_t machine_anonymous_bytes(void);
+/* The largest that machine_anonymous_bytes has ever answered: the system keeps no such peak, so whoever
+ * wants one asks often while memory grows. Any thread. */
+uint64_t machine_anonymous_peak_bytes(void);
 
 #endif

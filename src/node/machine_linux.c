@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -82,7 +83,18 @@ int machine_cores(void)
     return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
+static _Atomic uint64_t anonymous_peak;
+
 uint64_t machine_anonymous_bytes(void)
 {
-    return proc_bytes("/proc/self/status", "RssAnon");
+    uint64_t now = proc_bytes("/proc/self/status", "RssAnon");
+    uint64_t peak = anonymous_peak;
+    while (now > peak && !atomic_compare_exchange_weak(&anonymous_peak, &peak, now))
+        ;
+    return now;
+}
+
+uint64_t machine_anonymous_peak_bytes(void)
+{
+    return anonymous_peak;
 }

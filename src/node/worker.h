@@ -17,4 +17,11 @@ struct worker_options {
  * (address; naming --insecure where that is missing), ERR_IO (port in use), ERR_MEMORY. */
 enum err worker_run(const struct worker_options *o, struct error *e);
 
+/* The same in pieces, for tests and programs with a life of their own: several may live in one
+ * process. Stopping drops what is assigned. */
+struct worker;
+enum err worker_start(const struct worker_options *o, struct worker **out, struct error *e);
+const char *worker_address(const struct worker *w); /* with the real port */
+void worker_stop(struct worker *w); /* NULL allowed */
+
 #endif

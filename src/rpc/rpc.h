@@ -37,6 +37,10 @@ enum {
     RPC_SERVER_WAITING = 64, /* calls that wait for one of these; more are refused */
 };
 
+/* Say what the node is whose address begins the text: "127.0.0.1:1: gone" with "stage 3" becomes
+ * "stage 3 127.0.0.1:1: gone". Texts that begin otherwise ("cannot reach …") stay. */
+void rpc_error_role(struct error *e, const char *role);
+
 struct rpc_loop;
 enum err rpc_loop_start(struct rpc_loop **out, struct error *e);
 void rpc_loop_stop(struct rpc_loop *l); /* its server and streams are closed already; NULL allowed */

@@ -87,6 +87,20 @@ enum err rpc_status_error(grpc_status_code status, grpc_slice text, const char *
     return error_set(e, code, "%s: %s", address, n > 0 ? message : err_text(code));
 }
 
+void rpc_error_role(struct error *e, const char *role)
+{
+    struct error before = *e;
+    struct address a;
+    char *end = strstr(before.text, ": ");
+    if (role[0] == 0 || end == NULL)
+        return;
+    *end = 0;
+    bool is_address = address_parse(before.text, &a, NULL) == OK;
+    *end = ':';
+    if (is_address)
+        error_set(e, before.code, "%s %s", role, before.text);
+}
+
 /* %5B and the like: gRPC writes peers as URIs. */
 static void percent_decode(char *text)
 {

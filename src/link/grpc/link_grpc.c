@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/panic.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,7 +87,7 @@ static void pass_on_down(void *context, const struct error *reason)
 {
     struct link_grpc *l = context;
     struct error why = *reason;
-    error_prefix(&why, "%s", l->peer);
+    rpc_error_role(&why, l->peer);
     log_debug("link: %s", why.text);
     if (l->on_down != NULL)
         l->on_down(l->context, &why);
@@ -182,13 +183,14 @@ enum err link_grpc_metadata(const struct rpc_metadata *metadata, int n_metadata,
     const char *number = value_of(metadata, n_metadata, "shoal-epoch");
     const char *name = value_of(metadata, n_metadata, "shoal-role");
     size_t digits = strspn(number, "0123456789");
-    if (digits == 0 || digits > 19 || number[digits] != 0)
+    errno = 0;
+    *epoch = strtoull(number, NULL, 10);
+    if (digits == 0 || number[digits] != 0 || errno != 0)
         return error_set(e, ERR_INVALID, "Forward: expected a number in shoal-epoch, found \"%s\"",
                          number);
     if (strcmp(name, "lead") != 0 && strcmp(name, "stage") != 0)
         return error_set(e, ERR_INVALID,
                          "Forward: expected \"lead\" or \"stage\" in shoal-role, found \"%s\"", name);
-    *epoch = strtoull(number, NULL, 10);
     *role = name[0] == 'l' ? LINK_ROLE_LEAD : LINK_ROLE_STAGE;
     return OK;
 }

@@ -21,7 +21,7 @@
 enum link_role { LINK_ROLE_LEAD, LINK_ROLE_STAGE };
 
 struct link_grpc_options {
-    const char *peer;     /* who is there, for messages: "node 10.0.0.7:50100"; copied */
+    const char *peer;     /* who is there, put before its address in messages: "stage 1"; copied */
     struct inbox *inbox;  /* hears when the stream is over, and takes what arrives; borrowed */
     bool receives;        /* frames may arrive; otherwise one is the peer's error */
     int max_queued;       /* frames that may wait to be sent: the ring's credits */

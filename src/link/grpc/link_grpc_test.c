@@ -200,7 +200,7 @@ static void more_frames_than_credits(void **state)
     struct error why = take_down(f->inbox, 5 * SECOND);
     assert_int_equal(why.code, ERR_MEMORY); /* ERR_FULL travels as RESOURCE_EXHAUSTED */
     assert_non_null(strstr(why.text, "more frames on their way than the ring has credits"));
-    assert_ptr_equal(strstr(why.text, "stage 0: "), why.text);
+    assert_ptr_equal(strstr(why.text, "stage 0 127.0.0.1:"), why.text);
 }
 
 static void another_epoch_is_refused(void **state)
@@ -251,7 +251,7 @@ static void metadata_is_checked(void **state)
     assert_int_equal(role, LINK_ROLE_LEAD);
     assert_int_equal(link_grpc_metadata(m, 1, &epoch, &role, &e), ERR_INVALID);
     assert_int_equal(link_grpc_metadata(m + 1, 1, &epoch, &role, &e), ERR_INVALID);
-    static const char *const bad[] = {"", "-1", "0x7", "7 ", "99999999999999999999"};
+    static const char *const bad[] = {"", "-1", "0x7", "7 ", "18446744073709551616"};
     for (size_t i = 0; i < 5; i++) {
         strcpy(m[0].value, bad[i]);
         assert_int_equal(link_grpc_metadata(m, 2, &epoch, &role, &e), ERR_INVALID);
