@@ -55,20 +55,22 @@ static int neediest(const uint64_t *room, const int *count, const int *most, int
     return best;
 }
 
-/* Take layers from the node most above its share until every worker has one. */
+/* Move single layers, from whoever can spare the most, until every worker has one. The lead can
+ * spare all it has, a worker all but one. */
 static bool give_each_worker_one(int *count, const int *most, int n)
 {
     for (int i = 0; i < n - 1; i++) {
         if (count[i] > 0)
             continue;
-        int richest = 0;
-        for (int j = 1; j < n; j++)
-            if (count[j] > count[richest])
-                richest = j;
-        int least = richest == n - 1 ? 0 : 1;
-        if (most[i] < 1 || count[richest] <= least)
+        int giver = n - 1, spare = count[n - 1];
+        for (int j = 0; j < n - 1; j++)
+            if (count[j] - 1 > spare) {
+                giver = j;
+                spare = count[j] - 1;
+            }
+        if (most[i] < 1 || spare < 1)
             return false;
-        count[richest]--;
+        count[giver]--;
         count[i] = 1;
     }
     return true;

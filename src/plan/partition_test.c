@@ -104,6 +104,23 @@ static void a_lead_without_memory_holds_only_the_head(void **state)
     assert_int_equal(p.stages[1].last - p.stages[1].first, 0);
 }
 
+/* Two layers for two workers, whoever has the most memory: none stays with the lead. */
+static void every_worker_gets_a_layer_of_a_small_model(void **state)
+{
+    (void)state;
+    struct plan_model m = model_of(2);
+    for (uint64_t code = 0; code < 27; code++) {
+        uint64_t mb[3] = {1000 + code % 3, 1000 + code / 3 % 3, 1000 + code / 9};
+        struct plan_node nodes[3];
+        struct plan p;
+        nodes_with(nodes, 3, mb);
+        assert_int_equal(plan_by_memory(&m, nodes, 3, &p, NULL), OK);
+        check_cover(&p, 2);
+        assert_int_equal(p.stages[0].last, 1);
+        assert_int_equal(p.stages[1].last, 2);
+    }
+}
+
 static void what_does_not_fit_is_refused_with_numbers(void **state)
 {
     (void)state;
@@ -128,6 +145,7 @@ int main(void)
         cmocka_unit_test(every_shape_covers_and_fits),
         cmocka_unit_test(one_node_takes_all),
         cmocka_unit_test(a_lead_without_memory_holds_only_the_head),
+        cmocka_unit_test(every_worker_gets_a_layer_of_a_small_model),
         cmocka_unit_test(what_does_not_fit_is_refused_with_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
