@@ -130,9 +130,14 @@ enum err model_part_tensors(const struct modelfile *file, const struct model_par
     return err;
 }
 
-/* Is this a name that the architecture's table has for this model? */
+/* Is this a name that the architecture's table has for this model? Old Hugging Face folders also
+ * keep the rope frequencies, which follow from the configuration. */
 static bool is_known(const struct binding *b, const char *name)
 {
+    static const char redundant[] = ".rotary_emb.inv_freq";
+    size_t bytes = strlen(name);
+    if (bytes >= sizeof redundant && strcmp(name + bytes - sizeof redundant + 1, redundant) == 0)
+        return true;
     int layer = -1, skip = 0;
     bool in_layer = sscanf(name, "blk.%d.%n", &layer, &skip) == 1 && skip > 0;
     if (in_layer && (layer < 0 || layer >= b->params.n_layers))

@@ -91,21 +91,34 @@ static enum err load_layer(struct loader *l, const struct binding *bound, int i,
     return err;
 }
 
+/* A file's divisors of the rope frequencies: each must be one that can be divided by. */
+static enum err check_factors(const struct model_tensor *t, const float *factors, struct error *e)
+{
+    for (uint64_t i = 0; i < t->n_cols; i++)
+        if (!(factors[i] > 0 && factors[i] < 1e30f))
+            return error_set(e, ERR_INVALID, "tensor %s: expected factors above 0, found %g at %llu",
+                             t->name, (double)factors[i], (unsigned long long)i);
+    return OK;
+}
+
 static enum err load_rope(struct loader *l, const struct binding *bound, struct error *e)
 {
     struct model *m = l->model;
     const struct model_tensor *t = bound->rope_factors;
     float *factors = NULL;
+    enum err err = OK;
     m->inv_freq = xcalloc((size_t)m->params.rope_size / 2, sizeof *m->inv_freq);
     if (t != NULL) {
-        enum err err = modelfile_need(l->file, t, e);
+        err = modelfile_need(l->file, t, e);
         if (err != OK)
             return err;
         factors = xmalloc(t->n_cols * sizeof *factors);
         to_f32(t, modelfile_data(l->file, t), factors);
+        err = check_factors(t, factors, e);
         finished(l, t);
     }
-    rope_frequencies(&m->params, factors, m->inv_freq);
+    if (err == OK)
+        rope_frequencies(&m->params, factors, m->inv_freq);
     free(factors);
     m->rope = (struct rope_spec){.head_size = m->params.head_size,
                                  .rope_size = m->params.rope_size,
