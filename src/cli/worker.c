@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "node/worker.h"
+#include "rpc/address.h"
 
 enum err verb_worker(int argc, char **argv, struct error *e)
 {
@@ -20,6 +21,9 @@ enum err verb_worker(int argc, char **argv, struct error *e)
         "Lends this machine to a cluster: prints \"listening on H:P\" and serves until stopped.",
         table, 0, 0};
     int n_args;
+    struct address listen;
     enum err err = flags_parse(&usage, argc, argv, NULL, &n_args, e);
+    if (err == OK && address_parse(o.listen, &listen, e) != OK)
+        return ERR_USAGE;
     return err == OK ? worker_run(&o, e) : err;
 }

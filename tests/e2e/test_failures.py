@@ -184,7 +184,7 @@ def hf_folder(tmp_path):
     ({"rope_scaling": {"type": "spiral", "factor": 2.0}}, ["spiral"]),
     ({"hidden_size": 256}, ["128"]),
     ({"hidden_size": "wide"}, ["hidden_size"]),
-    ({"num_hidden_layers": 10**9}, ["num_hidden_layers", "1000000000"]),
+    ({"num_hidden_layers": 10**9}, ["layers", "1000000000"]),
     ({"num_hidden_layers": 3}, ["2"]),
     ({"num_key_value_heads": 3}, ["3"]),
     ({"architectures": ["PerceptronForCausalLM"], "model_type": "perceptron"}, ["erceptron"]),
@@ -223,8 +223,10 @@ def test_other_addresses_need_insecure(shoal, small, verb):
 def test_unreachable_node(shoal, small, verb):
     address = free_address()
     started = time.monotonic()
-    shoal.fails(verb, small, *(["-p", "x"] if verb == "run" else []), "--nodes", address,
-                mentions=[address])
+    extra = {"run": ["-p", "x"], "serve": ["--listen", "127.0.0.1:0"]}.get(verb, [])
+    result = shoal.run(verb, small, *extra, "--nodes", address)
+    assert result.status == FAILED
+    assert address in result.stderr and result.stderr.count("\n") == 1, result.stderr
     assert time.monotonic() - started < 8 * SLOWNESS
 
 
