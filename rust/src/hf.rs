@@ -90,9 +90,13 @@ pub fn open(json: &[u8]) -> Result<Tokenizer> {
     let growth = pipeline::check(&file.normalizer, &file.pre_tokenizer, &file.post_processor)?;
     let mut tokenizer =
         tokenizers::Tokenizer::from_bytes(json).map_err(|e| Error::format(e.to_string()))?;
-    if !matches!(tokenizer.get_model(), ModelWrapper::BPE(_)) {
-        return Err(Error::unsupported("tokenizer model is not BPE"));
-    }
+    let mut model = match tokenizer.get_model() {
+        ModelWrapper::BPE(model) => model.clone(),
+        _ => return Err(Error::unsupported("tokenizer model is not BPE")),
+    };
+    // Little gain (3 % on prose), and without it a tokenizer is immutable to the last bit.
+    model.resize_cache(0);
+    tokenizer.with_model(model);
     // These cut or fill encodings for training batches.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| Error::format(e.to_string()))?;

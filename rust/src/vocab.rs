@@ -173,6 +173,8 @@ fn bpe_core(t: &Tables, texts: &[&str]) -> Result<Core> {
     let model = BPE::builder()
         .vocab_and_merges(ids, merges)
         .ignore_merges(kind.ignore_merges)
+        // Little gain (3 % on prose), and without it a tokenizer is immutable to the last bit.
+        .cache_capacity(0)
         .build()
         .map_err(|e| Error::format(format!("merges: {e}")))?;
     let mut steps: Vec<PreTokenizerWrapper> = Vec::new();

@@ -26,7 +26,10 @@ static enum err compile(const char *source, size_t bytes, struct shoal_template 
                         struct error *e)
 {
     struct shoal_text_error ffi_error;
-    if (shoal_template_new((const uint8_t *)source, bytes, out, &ffi_error) == SHOAL_TEXT_OK)
+    ffi_begin();
+    int32_t code = shoal_template_new((const uint8_t *)source, bytes, out, &ffi_error);
+    ffi_end();
+    if (code == SHOAL_TEXT_OK)
         return OK;
     enum err err = text_ffi_error(&ffi_error, e);
     error_prefix(e, "chat template");
@@ -67,8 +70,10 @@ void chat_template_free(struct chat_template *c)
 {
     if (c == NULL)
         return;
+    ffi_begin();
     shoal_template_free(c->plain);
     shoal_template_free(c->tools);
+    ffi_end();
     json_decref(c->defaults);
     free(c);
 }
@@ -221,7 +226,9 @@ static enum err copy_out(struct shoal_text_bytes text, char **out, size_t *out_b
         *out = copy;
         *out_bytes = text.n;
     }
+    ffi_begin();
     shoal_text_bytes_free(text);
+    ffi_end();
     return copy != NULL ? OK : error_set(e, ERR_MEMORY, "chat template: out of memory");
 }
 
@@ -243,9 +250,11 @@ enum err chat_template_render(const struct chat_template *c, const char *json_va
         return error_set(e, ERR_MEMORY, "chat template: out of memory");
     struct shoal_text_error ffi_error;
     struct shoal_text_bytes text;
+    ffi_begin();
     int32_t code = shoal_template_render(which, (const uint8_t *)defaults, strlen(defaults),
                                          (const uint8_t *)json_variables, bytes, &limits, &text,
                                          &ffi_error);
+    ffi_end();
     free(defaults);
     if (code != SHOAL_TEXT_OK) {
         enum err err = text_ffi_error(&ffi_error, e);

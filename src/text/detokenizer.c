@@ -20,7 +20,7 @@ void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, unsigned
 }
 
 /* Bytes of the character that begins with `lead`; 0 if none can. */
-static int character_bytes(uint8_t lead)
+static unsigned character_bytes(uint8_t lead)
 {
     if (lead < 0x80)
         return 1;
@@ -63,12 +63,12 @@ static size_t take_byte(struct detokenizer *d, uint8_t b, char *out)
         memcpy(out + n, REPLACEMENT, 3);
         return n + 3;
     }
-    size_t at = (size_t)d->n_pending++;
+    size_t at = d->n_pending++;
     ASSERT(at < sizeof d->pending);
     d->pending[at] = b;
     if (d->n_pending == character_bytes(d->pending[0])) {
-        memcpy(out + n, d->pending, (size_t)d->n_pending);
-        n += (size_t)d->n_pending;
+        memcpy(out + n, d->pending, d->n_pending);
+        n += d->n_pending;
         d->n_pending = 0;
     }
     return n;

@@ -146,7 +146,7 @@ struct detokenizer {
     unsigned flags; /* TOKENIZER_SKIP_SPECIAL */
     bool at_start;  /* no text yet: a leading space may be dropped */
     uint8_t pending[4]; /* a character begun */
-    int n_pending;
+    unsigned n_pending;
 };
 
 void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, unsigned flags);

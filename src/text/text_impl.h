@@ -15,6 +15,39 @@ struct tokenizer {
     int n_ends;
 };
 
+/* Around every call into the Rust library: ThreadSanitizer sees its memory accesses only in part
+ * (malloc, memcpy) and its locks not at all, and would report what those guard. */
+#if defined(__SANITIZE_THREAD__)
+#define TEXT_IGNORE_THREADS 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TEXT_IGNORE_THREADS 1
+#endif
+#endif
+#ifdef TEXT_IGNORE_THREADS
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
+static inline void ffi_begin(void)
+{
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+static inline void ffi_end(void)
+{
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+#else
+static inline void ffi_begin(void)
+{
+}
+static inline void ffi_end(void)
+{
+}
+#endif
+
 /* ERR_* of a failed FFI call, with its text in *e. */
 enum err text_ffi_error(const struct shoal_text_error *ffi, struct error *e);
 

@@ -56,7 +56,9 @@ void tokenizer_close(struct tokenizer *t)
 {
     if (t == NULL)
         return;
+    ffi_begin();
     shoal_tokenizer_free(t->ffi);
+    ffi_end();
     free(t);
 }
 
@@ -80,7 +82,10 @@ enum err tokenizer_new_json(const void *json, size_t bytes, struct tokenizer **o
     struct shoal_text_error ffi_error;
     struct shoal_tokenizer *ffi = NULL;
     *out = NULL;
-    if (shoal_tokenizer_from_json(json, bytes, &ffi, &ffi_error) != SHOAL_TEXT_OK)
+    ffi_begin();
+    int32_t code = shoal_tokenizer_from_json(json, bytes, &ffi, &ffi_error);
+    ffi_end();
+    if (code != SHOAL_TEXT_OK)
         return text_ffi_error(&ffi_error, e);
     enum err err = tokenizer_adopt(ffi, out, e);
     if (err == OK)
@@ -115,7 +120,10 @@ enum err tokenizer_new_vocab(const struct tokenizer_vocab *v, struct tokenizer *
     };
     struct shoal_text_error ffi_error;
     struct shoal_tokenizer *ffi = NULL;
-    if (shoal_tokenizer_from_vocab(&tables, &ffi, &ffi_error) != SHOAL_TEXT_OK)
+    ffi_begin();
+    int32_t code = shoal_tokenizer_from_vocab(&tables, &ffi, &ffi_error);
+    ffi_end();
+    if (code != SHOAL_TEXT_OK)
         return text_ffi_error(&ffi_error, e);
     enum err err = tokenizer_adopt(ffi, out, e);
     if (err != OK)
@@ -142,11 +150,16 @@ enum err tokenizer_encode(const struct tokenizer *t, const char *text, size_t by
         ffi_flags |= SHOAL_ENCODE_PARSE_SPECIAL;
     struct shoal_text_error ffi_error;
     struct shoal_text_ids ids;
-    if (shoal_tokenizer_encode(t->ffi, (const uint8_t *)text, bytes, ffi_flags, &ids,
-                               &ffi_error) != SHOAL_TEXT_OK)
+    ffi_begin();
+    int32_t code = shoal_tokenizer_encode(t->ffi, (const uint8_t *)text, bytes, ffi_flags, &ids,
+                                          &ffi_error);
+    ffi_end();
+    if (code != SHOAL_TEXT_OK)
         return text_ffi_error(&ffi_error, e);
     enum err err = token_list_append(out, ids.ids, ids.n, e);
+    ffi_begin();
     shoal_text_ids_free(ids);
+    ffi_end();
     return err;
 }
 
