@@ -38,8 +38,10 @@ struct completion {
 static void on_event(void *context, const struct request_event *event)
 {
     struct completion *c = context;
+    /* The token that ended the text is not part of it. */
+    bool is_end = event->finish == FINISH_STOP && event->stop == NULL;
     pthread_mutex_lock(&c->lock);
-    if (event->token >= 0)
+    if (event->token >= 0 && !is_end)
         token_list_append(&c->ids, &(uint32_t){(uint32_t)event->token}, 1, NULL);
     strbuf_append(&c->text, event->text, event->text_bytes);
     if (!c->quiet && event->text_bytes > 0) {
