@@ -7,6 +7,8 @@
 import json
 import os
 import pathlib
+import types
+import urllib.request
 
 import pytest
 
@@ -112,6 +114,18 @@ def shared_processes(shoal, tmp_path_factory):
     group = Processes(shoal.binary, tmp_path_factory.mktemp("processes"))
     yield group
     group.stop_all()
+
+
+@pytest.fixture(scope="module")
+def server(shared_processes):
+    """base_url, model_path and model_id of one server for all tests of a file."""
+    path = model_path("demo" if MODELS["demo"].exists() else "stories260K")
+    process = shared_processes.server(path)
+    with urllib.request.urlopen(f"{process.base_url()}/v1/models", timeout=30) as answer:
+        models = json.load(answer)["data"]
+    yield types.SimpleNamespace(base_url=process.base_url(), model_path=path,
+                                model_id=models[0]["id"])
+    assert process.process.poll() is None, f"the server died\n{process.printed()}"
 
 
 def pytest_sessionfinish(session, exitstatus):
