@@ -287,7 +287,9 @@ static void fail(struct assignment *a, const struct error *why)
 {
     struct error reason = *why;
     error_prefix(&reason, "stage %u", a->request.stage);
-    log_warn("epoch %llu: %s", (unsigned long long)a->request.epoch, reason.text);
+    /* An orderly goodbye of a neighbour is how every ring ends. */
+    log_at(why->code == ERR_CLOSED ? LOG_INFO : LOG_WARN, "epoch %llu: %s",
+           (unsigned long long)a->request.epoch, reason.text);
     pthread_mutex_lock(&a->lock);
     struct link_grpc *lead = a->lead;
     a->lead = NULL;

@@ -159,7 +159,7 @@ enum err tensor_source_fetch(void *context, const struct model_tensor *t, void *
     struct error why = {.code = OK};
     for (int i = 0; i < FETCH_TRIES; i++) {
         err = fetch_from(s, t, into, &done, &why);
-        if (err == OK || !is_worth_another_try(err))
+        if (err == OK || !is_worth_another_try(err) || i == FETCH_TRIES - 1)
             break;
         log_warn("tensor %s: %s", t->name, why.text);
         clock_sleep_us(FETCH_PAUSE_US << i);

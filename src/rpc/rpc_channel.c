@@ -53,6 +53,15 @@ const char *rpc_channel_address(const struct rpc_channel *c)
     return c->address;
 }
 
+grpc_call *rpc_call_new(struct rpc_channel *c, grpc_completion_queue *cq, const char *method,
+                        gpr_timespec deadline)
+{
+    grpc_slice path = grpc_slice_from_copied_string(method);
+    grpc_call *call = grpc_channel_create_call(c->channel, NULL, 0, cq, path, NULL, deadline, NULL);
+    grpc_slice_unref(path);
+    return call;
+}
+
 static gpr_timespec deadline_in(time_us timeout_us)
 {
     if (timeout_us <= 0)
@@ -103,9 +112,7 @@ static enum err reader_open(struct rpc_channel *c, const char *method, const voi
     grpc_metadata_array_init(&r->initial);
     grpc_metadata_array_init(&r->trailing);
     r->cq = grpc_completion_queue_create_for_pluck(NULL);
-    r->call = grpc_channel_create_call(c->channel, NULL, 0, r->cq,
-                                       grpc_slice_from_copied_string(method), NULL,
-                                       deadline_in(timeout_us), NULL);
+    r->call = rpc_call_new(c, r->cq, method, deadline_in(timeout_us));
     r->request = rpc_bytes_buffer(request, bytes);
     start_ops(r);
     *out = r;

@@ -55,6 +55,9 @@ enum err rpc_status_error(grpc_status_code status, grpc_slice text, const char *
 /* "ipv4:127.0.0.1:4711" as gRPC writes peers, as an address; text that is none stays as it is. */
 void rpc_peer_text(grpc_call *call, char out[static ADDRESS_MAX]);
 
+grpc_call *rpc_call_new(struct rpc_channel *c, grpc_completion_queue *cq, const char *method,
+                        gpr_timespec deadline);
+
 /* Start a batch; our batches are always well formed, so anything but OK is a bug of ours. */
 void rpc_start(grpc_call *call, const grpc_op *ops, size_t n_ops, struct rpc_tag *tag);
 

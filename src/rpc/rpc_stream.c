@@ -322,9 +322,7 @@ enum err rpc_stream_open(struct rpc_loop *l, struct rpc_channel *c, const char *
     if (s == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a stream");
     memcpy(s->peer, c->address, sizeof(s->peer));
-    s->call = grpc_channel_create_call(c->channel, NULL, 0, l->cq,
-                                       grpc_slice_from_copied_string(method), NULL,
-                                       gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+    s->call = rpc_call_new(c, l->cq, method, gpr_inf_future(GPR_CLOCK_MONOTONIC));
     if (!set_handler(s, handler, max_queued)) {
         free_stream(s);
         return error_set(e, ERR_MEMORY, "no memory for a stream");

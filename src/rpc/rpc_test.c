@@ -120,9 +120,9 @@ static enum err accept_stream(void *context, struct rpc_stream *s, const struct 
 }
 
 static const struct rpc_method methods[] = {
-    {.path = "/test.T/Echo", .unary = echo},     {.path = "/test.T/Fail", .unary = fail_as_told},
+    {.path = "/test.LongEnoughNotToBeInlined/Echo", .unary = echo},     {.path = "/test.T/Fail", .unary = fail_as_told},
     {.path = "/test.T/Slow", .unary = slow},     {.path = "/test.T/Count", .produce = count},
-    {.path = "/test.T/Bounce", .accept = accept_stream},
+    {.path = "/test.LongEnoughNotToBeInlined/Bounce", .accept = accept_stream},
     {.path = NULL}};
 
 struct fixture {
@@ -167,7 +167,7 @@ static void echoes(void **state)
             data[j] = (uint8_t)(j * 31 + i);
         struct rpc_buffer answer;
         struct error e = {.code = OK};
-        enum err err = rpc_unary(f->channel, "/test.T/Echo", data, sizes[i], 5 * SECOND, &answer, &e);
+        enum err err = rpc_unary(f->channel, "/test.LongEnoughNotToBeInlined/Echo", data, sizes[i], 5 * SECOND, &answer, &e);
         assert_string_equal(e.text, "");
         assert_int_equal(err, OK);
         assert_int_equal(answer.bytes, sizes[i]);
@@ -226,7 +226,7 @@ static void nobody_there(void **state)
     struct error e;
     assert_int_equal(rpc_channel_open("127.0.0.1:1", &channel, &e), OK);
     time_us start = clock_now_us();
-    assert_int_equal(rpc_unary(channel, "/test.T/Echo", "", 0, 4 * SECOND, &answer, &e),
+    assert_int_equal(rpc_unary(channel, "/test.LongEnoughNotToBeInlined/Echo", "", 0, 4 * SECOND, &answer, &e),
                      ERR_UNREACHABLE);
     assert_true(clock_now_us() - start < 4 * SECOND);
     assert_string_equal(e.text, "cannot reach 127.0.0.1:1: Connection refused");
@@ -362,7 +362,7 @@ static struct rpc_stream *open_stream(struct fixture *f, struct listener *l)
     *l = (struct listener){.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     struct rpc_stream_handler handler = {.on_message = hear, .on_down = hear_down, .context = l};
     assert_int_equal(
-        rpc_stream_open(f->loop, f->channel, "/test.T/Bounce", &hello, 1, &handler, 64, &s, &e), OK);
+        rpc_stream_open(f->loop, f->channel, "/test.LongEnoughNotToBeInlined/Bounce", &hello, 1, &handler, 64, &s, &e), OK);
     return s;
 }
 
@@ -458,7 +458,7 @@ static void a_refused_stream_says_why(void **state)
     struct rpc_stream *s;
     struct error e;
     assert_int_equal(
-        rpc_stream_open(f->loop, f->channel, "/test.T/Bounce", NULL, 0, &handler, 8, &s, &e), OK);
+        rpc_stream_open(f->loop, f->channel, "/test.LongEnoughNotToBeInlined/Bounce", NULL, 0, &handler, 8, &s, &e), OK);
     assert_true(wait_for(&l, 0, true));
     assert_int_equal(l.reason.code, ERR_INVALID);
     assert_non_null(strstr(l.reason.text, "expected 1 pair of metadata, found 0"));
