@@ -1,5 +1,5 @@
 /* The server over real sockets, in front of an engine that does what each test wants. */
-#include "api/api.h"
+#include "api/api_server_impl.h"
 #include "api/fake_engine_impl.h"
 #include "api/http_client_impl.h"
 
@@ -339,6 +339,21 @@ static void oversized_bodies(void **state)
     http_answer_release(&a);
 }
 
+static void bodies_share_a_budget(void **state)
+{
+    (void)state;
+    struct http_answer a;
+    atomic_size_t *held = &at.server->bodies_bytes;
+    atomic_store(held, HTTP_MAX_BODIES_BYTES - 5); /* as if others were sending */
+    post_error(completions, "{\"prompt\": \"a\"}", 429, "queue_full", "try again");
+    assert_int_equal(atomic_load(held), HTTP_MAX_BODIES_BYTES - 5);
+    atomic_store(held, 0);
+    post(completions, "{\"prompt\": \"a\"}", &a);
+    assert_int_equal(a.status, 200);
+    assert_int_equal(atomic_load(held), 0);
+    http_answer_release(&a);
+}
+
 static void too_long_prompts(void **state)
 {
     (void)state;
@@ -610,6 +625,7 @@ int main(void)
         READY(unknown_routes_and_methods),
         READY(bad_bodies),
         READY(oversized_bodies),
+        READY(bodies_share_a_budget),
         READY(too_long_prompts),
         READY(engine_refusals),
         READY(full_queue_takes_back_what_was_submitted),
