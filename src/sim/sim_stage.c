@@ -80,6 +80,8 @@ enum err sim_stage_relay(struct sim_stage *s, const struct frame *in, int next_f
     struct frame *f = step_write(&onward, &hidden_out);
     if (f == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a frame of %u rows", step.n_rows);
+    if (step_inside != NULL && hidden_out != NULL) /* it may have fewer rows */
+        memset(hidden_out, 0, (size_t)step.n_rows * SIM_HIDDEN * sizeof(float));
     err = stage_forward(s->stage, step_inside != NULL ? step_inside : &step, hidden_in, hidden_out,
                         e);
     if (err != OK) {

@@ -1,0 +1,352 @@
+/* Simulated clusters: the same tokens however the work is cut and mixed; injected faults are noticed;
+ * nothing leaks. Every run is a function of one seed, printed when something fails; SHOAL_SIM_SEED
+ * takes the place of the fixed ones. */
+#include "base/panic.h"
+#include "sim/sim_cluster.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { CONTEXT = 96, CONTEXT_BLOCKS = 6, N_LAYERS = 4, MAX_PROMPT = 70 };
+
+/* ---- seeds ---- */
+
+static uint64_t seeds[64];
+static int n_seeds;
+
+static int choose_seeds(void **state)
+{
+    (void)state;
+    const char *given = getenv("SHOAL_SIM_SEED");
+    n_seeds = given != NULL ? 1 : 8;
+    for (int i = 0; i < n_seeds; i++)
+        seeds[i] = given != NULL ? strtoull(given, NULL, 0) : 1000 + (uint64_t)i;
+    return 0;
+}
+
+static int roll(uint64_t *random, int n) /* 0 … n - 1 */
+{
+    *random = *random * 6364136223846793005u + 1442695040888963407u;
+    return (int)((*random >> 33) % (uint64_t)n);
+}
+
+static int between(uint64_t *random, int least, int most)
+{
+    return least + roll(random, most - least + 1);
+}
+
+/* ---- requests of a seed ---- */
+
+struct batch_of_requests {
+    int n;
+    struct sim_request *requests;
+    int32_t (*prompts)[MAX_PROMPT];
+};
+
+static struct batch_of_requests make_requests(uint64_t *random, int n, int64_t within)
+{
+    struct batch_of_requests b = {.n = n,
+                                  .requests = xcalloc((size_t)n, sizeof(struct sim_request)),
+                                  .prompts = xcalloc((size_t)n, sizeof(int32_t[MAX_PROMPT]))};
+    for (int i = 0; i < n; i++) {
+        struct sim_request *r = &b.requests[i];
+        *r = (struct sim_request){.prompt = b.prompts[i],
+                                  .n_prompt = roll(random, 4) == 0 ? between(random, 1, MAX_PROMPT)
+                                                                   : between(random, 1, 20),
+                                  .max_tokens = between(random, 1, 26),
+                                  .sampling = SAMPLING_GREEDY,
+                                  .arrives_at = roll(random, (int)within),
+                                  .cancelled_at = -1};
+        /* Some prompts are alike, so that cells of others are tempting. */
+        int alike = roll(random, 3);
+        for (int j = 0; j < r->n_prompt; j++)
+            b.prompts[i][j] = alike == 0 ? 1 + j % 5 : roll(random, SIM_VOCAB);
+        if (roll(random, 2) == 0) {
+            r->sampling.temperature = 1;
+            r->sampling.top_p = 0.95f;
+            r->sampling.repetition_penalty = 1.2f;
+            r->sampling.seed = (uint64_t)i;
+        }
+    }
+    return b;
+}
+
+static void release_requests(struct batch_of_requests *b)
+{
+    free(b->requests);
+    free(b->prompts);
+}
+
+/* A cluster of so many stages, all else at random. */
+static struct sim_cluster_options random_cluster(uint64_t *random, int n_stages)
+{
+    struct sim_cluster_options o = {
+        .shape = {.model_seed = 5,
+                  .n_layers = N_LAYERS,
+                  .n_stages = n_stages,
+                  .n_blocks = between(random, CONTEXT_BLOCKS, 30),
+                  .n_slots = between(random, 1, 8),
+                  .max_rows = between(random, 1, 24),
+                  .max_context = CONTEXT},
+        .n_flights = between(random, 1, 6),
+        .min_chunk = between(random, 1, 30),
+        .seed = *random};
+    return o;
+}
+
+static void run(const struct sim_cluster_options *o, struct sim_request *requests, int n,
+                uint64_t seed, struct sim_outcome *outcome)
+{
+    struct error e = {.text = ""};
+    if (sim_cluster_run(o, requests, n, outcome, &e) != OK)
+        fail_msg("seed %llu: %s", (unsigned long long)seed, e.text);
+    const struct schedule_counts *left = &outcome->left;
+    if (left->waiting + left->running + left->draining + left->in_flight + left->slots_used +
+            left->blocks_used + left->blocks_promised != 0)
+        fail_msg("seed %llu: left behind: %d waiting, %d running, %d draining, %d slots, %d blocks",
+                 (unsigned long long)seed, left->waiting, left->running, left->draining,
+                 left->slots_used, left->blocks_used);
+}
+
+/* Each request for itself, one row a step, on one stage. */
+static void run_alone(struct batch_of_requests *b, uint64_t seed)
+{
+    for (int i = 0; i < b->n; i++) {
+        struct sim_cluster_options o = {.shape = {.model_seed = 5,
+                                                  .n_layers = N_LAYERS,
+                                                  .n_stages = 1,
+                                                  .n_blocks = CONTEXT_BLOCKS,
+                                                  .n_slots = 1,
+                                                  .max_rows = 1,
+                                                  .max_context = CONTEXT},
+                                        .n_flights = 1,
+                                        .seed = seed};
+        struct sim_outcome outcome;
+        run(&o, &b->requests[i], 1, seed, &outcome);
+    }
+}
+
+/* Were the tokens of `got` those of `alone` (a beginning of them, if it was cancelled)? */
+static bool same_tokens(const struct sim_request *got, const struct sim_request *alone)
+{
+    if (got->cancelled ? got->n_tokens > alone->n_tokens : got->n_tokens != alone->n_tokens)
+        return false;
+    return memcmp(got->tokens, alone->tokens, (size_t)got->n_tokens * sizeof(got->tokens[0])) == 0;
+}
+
+static struct sim_request *copy_of(const struct batch_of_requests *b)
+{
+    struct sim_request *copy = xcalloc((size_t)b->n, sizeof(copy[0]));
+    memcpy(copy, b->requests, (size_t)b->n * sizeof(copy[0]));
+    return copy;
+}
+
+/* ---- (1) the same tokens ---- */
+
+static void tokens_do_not_depend_on_the_cluster(void **state)
+{
+    (void)state;
+    for (int s = 0; s < n_seeds; s++) {
+        uint64_t random = seeds[s], rows_alone = 0;
+        struct batch_of_requests b = make_requests(&random, 30, 1500);
+        run_alone(&b, seeds[s]);
+        for (int i = 0; i < b.n; i++)
+            rows_alone += (uint64_t)(b.requests[i].n_prompt + b.requests[i].n_tokens - 1);
+        for (int n_stages = 1; n_stages <= N_LAYERS + 1; n_stages++) {
+            struct sim_request *got = copy_of(&b);
+            struct sim_cluster_options o = random_cluster(&random, n_stages);
+            struct sim_outcome outcome;
+            run(&o, got, b.n, seeds[s], &outcome);
+            for (int i = 0; i < b.n; i++)
+                if (!got[i].ended || !same_tokens(&got[i], &b.requests[i]))
+                    fail_msg("seed %llu, %d stages: request %d got other tokens than alone",
+                             (unsigned long long)seeds[s], n_stages, i);
+            assert_int_equal(outcome.n_rows, rows_alone); /* nothing is computed twice */
+            free(got);
+        }
+        release_requests(&b);
+    }
+}
+
+/* Different requests do get different tokens: equality above means something. */
+static void tokens_depend_on_the_request(void **state)
+{
+    (void)state;
+    uint64_t random = 77;
+    struct batch_of_requests b = make_requests(&random, 2, 10);
+    for (int i = 0; i < 2; i++) {
+        memset(b.prompts[i], 0, sizeof(b.prompts[i]));
+        b.requests[i].n_prompt = 40;
+        b.requests[i].max_tokens = 20;
+        b.requests[i].sampling = SAMPLING_GREEDY;
+    }
+    b.prompts[1][3] = 1;
+    run_alone(&b, 77);
+    assert_false(same_tokens(&b.requests[0], &b.requests[1]));
+    release_requests(&b);
+}
+
+/* A run is a function of its seed: the fake clock ends at the same moment. */
+static void a_seed_replays(void **state)
+{
+    (void)state;
+    uint64_t random = seeds[0];
+    struct batch_of_requests b = make_requests(&random, 20, 300);
+    struct sim_cluster_options o = random_cluster(&random, 3);
+    struct sim_outcome first, second, other;
+    run(&o, b.requests, b.n, seeds[0], &first);
+    run(&o, b.requests, b.n, seeds[0], &second);
+    assert_memory_equal(&first, &second, sizeof(first));
+    o.seed++;
+    run(&o, b.requests, b.n, seeds[0], &other);
+    assert_true(other.ended_at != first.ended_at);
+    release_requests(&b);
+}
+
+/* ---- (2) faults are noticed ---- */
+
+struct verdict {
+    int n_happened, n_by_error, n_by_tokens;
+};
+
+/* Requests that start together and run long, so that whoever is harmed is still there. */
+static struct batch_of_requests long_requests(uint64_t *random)
+{
+    struct batch_of_requests b = make_requests(random, 5, 10);
+    for (int i = 0; i < b.n; i++) {
+        b.requests[i].n_prompt = between(random, 8, 40);
+        b.requests[i].max_tokens = 40;
+        const struct sampling greedy = SAMPLING_GREEDY;
+        b.requests[i].sampling = greedy;
+        for (int j = 0; j < b.requests[i].n_prompt; j++)
+            b.prompts[i][j] = 1 + roll(random, SIM_VOCAB - 1);
+    }
+    return b;
+}
+
+static void inject(enum sim_fault_kind kind, uint64_t seed, struct verdict *v)
+{
+    uint64_t random = seed;
+    struct batch_of_requests b = long_requests(&random);
+    run_alone(&b, seed);
+    for (int n_stages = 2; n_stages <= N_LAYERS; n_stages++) {
+        /* Inside faults happen in workers; the lead's stage is behind the last hop. */
+        int last_hop = sim_fault_is_inside(kind) ? n_stages - 2 : n_stages - 1;
+        int first_hop = kind == FAULT_SWAP_PAYLOAD ? 1 : 0;
+        if (kind == FAULT_INSIDE_WRONG_TOKEN)
+            last_hop = 0;
+        struct sim_cluster_options o = random_cluster(&random, n_stages);
+        o.shape.n_slots = 5;
+        o.shape.n_blocks = 30;
+        o.shape.max_rows = between(&random, 4, 24);
+        o.n_flights = between(&random, 2, 5); /* one alone has no frame behind it to swap with */
+        o.fault = (struct sim_fault){.kind = kind,
+                                     .hop = between(&random, first_hop, last_hop),
+                                     .from_step = (uint64_t)between(&random, 2, 12)};
+        struct sim_request *got = copy_of(&b);
+        struct sim_outcome outcome;
+        struct error e;
+        enum err err = sim_cluster_run(&o, got, b.n, &outcome, &e);
+        int n_different = 0;
+        for (int i = 0; i < b.n; i++)
+            n_different += !same_tokens(&got[i], &b.requests[i]);
+        v->n_happened += outcome.fault_happened;
+        v->n_by_error += outcome.fault_happened && err != OK;
+        v->n_by_tokens += outcome.fault_happened && err == OK && n_different > 0;
+        if (outcome.fault_happened ? err == OK && n_different == 0 : err != OK || n_different > 0)
+            fail_msg("seed %llu, %d stages, %s at hop %d from step %llu: %s",
+                     (unsigned long long)seed, n_stages, sim_fault_name(kind), o.fault.hop,
+                     (unsigned long long)o.fault.from_step,
+                     outcome.fault_happened ? "not noticed" : "did not happen, and yet");
+        free(got);
+    }
+    release_requests(&b);
+}
+
+static void injected_faults_are_noticed(void **state)
+{
+    (void)state;
+    for (int kind = FAULT_NONE; kind < N_FAULTS; kind++) {
+        struct verdict v = {0};
+        for (int s = 0; s < n_seeds; s++)
+            for (uint64_t i = 0; i < 3; i++)
+                inject((enum sim_fault_kind)kind, seeds[s] + i * 100, &v);
+        print_message("%-30s %3d times, noticed by an error %3d, by the tokens %3d\n",
+                      sim_fault_name((enum sim_fault_kind)kind), v.n_happened, v.n_by_error,
+                      v.n_by_tokens);
+        if (kind == FAULT_NONE)
+            assert_int_equal(v.n_happened, 0);
+        else if (n_seeds > 1)
+            assert_true(v.n_happened >= 40); /* of 72: it did happen most of the time */
+    }
+}
+
+/* What can only be seen in the hashes is seen there. */
+static void faults_inside_a_node_change_the_tokens(void **state)
+{
+    (void)state;
+    static const enum sim_fault_kind kinds[] = {FAULT_SWAP_PAYLOAD, FAULT_INSIDE_WRONG_BLOCK,
+                                                FAULT_INSIDE_FOREIGN_BLOCK, FAULT_INSIDE_LOST_ROW,
+                                                FAULT_INSIDE_WRONG_TOKEN};
+    for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+        struct verdict v = {0};
+        for (uint64_t seed = 1; seed <= 5; seed++)
+            inject(kinds[k], seed, &v);
+        assert_true(v.n_by_tokens > 5);
+        assert_int_equal(v.n_by_error, 0);
+    }
+}
+
+/* ---- (3) nothing leaks ---- */
+
+static void thousands_of_requests_leave_nothing_behind(void **state)
+{
+    (void)state;
+    for (int n_stages = 1; n_stages <= 3; n_stages += 2) {
+        uint64_t random = seeds[0] + 5;
+        struct batch_of_requests b = make_requests(&random, 2500, 60000);
+        int n_cancelled = 0;
+        for (int i = 0; i < b.n; i++)
+            if (roll(&random, 3) == 0)
+                b.requests[i].cancelled_at = b.requests[i].arrives_at + roll(&random, 400);
+        struct sim_request *alone = copy_of(&b);
+        struct sim_cluster_options o = random_cluster(&random, n_stages);
+        o.shape.n_slots = 8;
+        o.shape.max_rows = 16;
+        o.n_flights = n_stages + 1;
+        struct sim_outcome outcome;
+        run(&o, b.requests, b.n, seeds[0], &outcome);
+        struct batch_of_requests few = {.n = 40, .requests = alone};
+        for (int i = 0; i < few.n; i++)
+            alone[i].cancelled_at = -1;
+        run_alone(&few, seeds[0]);
+        for (int i = 0; i < b.n; i++) {
+            assert_true(b.requests[i].ended);
+            n_cancelled += b.requests[i].cancelled;
+            if (i < few.n)
+                assert_true(same_tokens(&b.requests[i], &alone[i]));
+        }
+        assert_in_range(n_cancelled, 200, 900);
+        free(alone);
+        release_requests(&b);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tokens_do_not_depend_on_the_cluster),
+        cmocka_unit_test(tokens_depend_on_the_request),
+        cmocka_unit_test(a_seed_replays),
+        cmocka_unit_test(injected_faults_are_noticed),
+        cmocka_unit_test(faults_inside_a_node_change_the_tokens),
+        cmocka_unit_test(thousands_of_requests_leave_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, choose_seeds, NULL);
+}
