@@ -114,8 +114,8 @@ void answer_append_role(struct strbuf *out, const struct answer *a, int choice_i
 
 static json_t *chat_delta(int i, const struct answer_choice *c, enum finish_reason finish)
 {
-    json_t *delta = c->bytes > 0 ? json_pack("{s:o}", "content", json_text(c->text, c->bytes))
-                                 : json_object();
+    json_t *delta =
+        c->bytes > 0 ? json_pack("{s:o}", "content", json_text(c->text, c->bytes)) : json_object();
     return json_pack("{s:i, s:o, s:n, s:o}", "index", i, "delta", delta, "logprobs",
                      "finish_reason", finish_json(finish));
 }

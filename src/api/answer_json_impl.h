@@ -25,7 +25,8 @@ struct answer {
 struct answer_totals {
     int64_t n_prompt, n_output;
     time_us queued_us, prefill_us, decode_us;
-    int64_t n_decoded; /* tokens after the first of each choice: those that decode_us was spent on */
+    int64_t
+        n_decoded; /* tokens after the first of each choice: those that decode_us was spent on */
 };
 void answer_totals_add(struct answer_totals *t, const struct request_timings *one);
 

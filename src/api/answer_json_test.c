@@ -23,10 +23,10 @@ static const struct answer chat_answer = {
 static struct answer_totals two_choices(void)
 {
     struct answer_totals t = {0};
-    struct request_timings a = {.queued_us = 1000, .prefill_us = 2000, .decode_us = 500000,
-                                .n_prompt = 4, .n_output = 6};
-    struct request_timings b = {.queued_us = 500, .prefill_us = 4000, .decode_us = 100000,
-                                .n_prompt = 2, .n_output = 1};
+    struct request_timings a = {
+        .queued_us = 1000, .prefill_us = 2000, .decode_us = 500000, .n_prompt = 4, .n_output = 6};
+    struct request_timings b = {
+        .queued_us = 500, .prefill_us = 4000, .decode_us = 100000, .n_prompt = 2, .n_output = 1};
     answer_totals_add(&t, &a);
     answer_totals_add(&t, &b);
     return t;
@@ -81,11 +81,11 @@ static void chat_chunks(void **state)
     struct answer_choice last = {"\xc3\xa9\n", 3, FINISH_STOP};
     struct answer_totals t = two_choices();
     answer_append_delta(&out, &chat_answer, 0, &last, &t);
-    const char *expected = CHUNK_HEAD
-        "{\"index\":0,\"delta\":{\"content\":\"\xc3\xa9\\n\"},\"logprobs\":null,"
-        "\"finish_reason\":null}],\"usage\":null}\n\n" CHUNK_HEAD
-        "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}],"
-        "\"usage\":null,\"timings\":{";
+    const char *expected =
+        CHUNK_HEAD "{\"index\":0,\"delta\":{\"content\":\"\xc3\xa9\\n\"},\"logprobs\":null,"
+                   "\"finish_reason\":null}],\"usage\":null}\n\n" CHUNK_HEAD
+                   "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}],"
+                   "\"usage\":null,\"timings\":{";
     assert_memory_equal(out.data, expected, strlen(expected));
     strbuf_clear(&out);
     answer_append_usage(&out, &chat_answer, &t);
@@ -101,8 +101,9 @@ static void text_chunks(void **state)
     strbuf_init(&out, 4096);
     struct answer_choice delta = {"x", 1, FINISH_NONE};
     answer_append_delta(&out, &text_answer, 3, &delta, NULL);
-    assert_string_equal(out.data, "data: " TEXT_HEAD "{\"index\":3,\"text\":\"x\",\"logprobs\":null,"
-                                  "\"finish_reason\":null}]}\n\n");
+    assert_string_equal(out.data,
+                        "data: " TEXT_HEAD "{\"index\":3,\"text\":\"x\",\"logprobs\":null,"
+                        "\"finish_reason\":null}]}\n\n");
     strbuf_clear(&out);
     answer_append_done(&out);
     assert_string_equal(out.data, "data: [DONE]\n\n");
@@ -110,8 +111,9 @@ static void text_chunks(void **state)
     struct api_error e;
     api_refuse(&e, FAULT_INTERNAL, NULL, "gone");
     answer_append_failure(&out, &e);
-    assert_string_equal(out.data, "data: {\"error\":{\"message\":\"gone\",\"type\":\"server_error\","
-                                  "\"param\":null,\"code\":\"internal_error\"}}\n\n");
+    assert_string_equal(out.data,
+                        "data: {\"error\":{\"message\":\"gone\",\"type\":\"server_error\","
+                        "\"param\":null,\"code\":\"internal_error\"}}\n\n");
     strbuf_release(&out);
 }
 
@@ -128,8 +130,10 @@ static void only_answers_have_a_finish(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_answers), cmocka_unit_test(no_time_is_no_speed),
-        cmocka_unit_test(chat_chunks),   cmocka_unit_test(text_chunks),
+        cmocka_unit_test(whole_answers),
+        cmocka_unit_test(no_time_is_no_speed),
+        cmocka_unit_test(chat_chunks),
+        cmocka_unit_test(text_chunks),
         cmocka_unit_test(only_answers_have_a_finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,10 +10,10 @@
  * /v1/chat/completions, plain and streamed (server-sent events). Fields, errors and limits:
  * docs/api.md.
  *
- * Threads: a few threads of libmicrohttpd parse, tokenize and write; the engine's thread leaves text
- * in a buffer of its request and wakes the connection; one thread watches the sockets of running
- * requests for hang-up and cancels them in the engine. All functions here belong to one thread
- * (the program's main); none is called from a callback.
+ * Threads: a few threads of libmicrohttpd parse, tokenize and write; the engine's thread leaves
+ * text in a buffer of its request and wakes the connection; one thread watches the sockets of
+ * running requests for hang-up and cancels them in the engine. All functions here belong to one
+ * thread (the program's main); none is called from a callback.
  *
  * What an api_model points to must outlive api_server_stop: stop the server first, then free the
  * engine, then tokenizer and template. */
@@ -48,10 +48,10 @@ struct api_model {
     struct engine *engine;
     const struct tokenizer *tokenizer;
     const struct chat_template *chat_template; /* NULL: chat requests are refused with 400 */
-    const char *id;     /* its name in the API, valid UTF-8; copied */
-    int64_t created;    /* Unix seconds */
-    int max_context;    /* positions, as given to the engine */
-    int vocab;          /* ids 0 … vocab-1 may be asked for in a prompt and in logit_bias */
+    const char *id;                            /* its name in the API, valid UTF-8; copied */
+    int64_t created;                           /* Unix seconds */
+    int max_context;                           /* positions, as given to the engine */
+    int vocab; /* ids 0 … vocab-1 may be asked for in a prompt and in logit_bias */
 };
 
 /* Serve this model; once per server. */

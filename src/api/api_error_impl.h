@@ -30,17 +30,17 @@ enum api_fault {
 #define FAULT_ENUM(name, status, type, code) name,
     FAULT_LIST(FAULT_ENUM)
 #undef FAULT_ENUM
-    N_FAULTS
+        N_FAULTS
 };
 
 struct api_error {
     enum api_fault fault;
-    char param[96]; /* the field at fault; "" for none */
+    char param[96];      /* the field at fault; "" for none */
     struct error reason; /* its text is the message; its code is not used */
 };
 
-/* Fill *e and answer false, so that `return api_refuse(e, …)` reads well in a function that is true
- * when all went well. param may be NULL. */
+/* Fill *e and answer false, so that `return api_refuse(e, …)` reads well where true means that
+ * all went well. param may be NULL. */
 bool api_refuse(struct api_error *e, enum api_fault fault, const char *param, const char *format,
                 ...) __attribute__((format(printf, 4, 5)));
 

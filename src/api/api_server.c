@@ -1,4 +1,5 @@
-/* Life of the server: listening, the libmicrohttpd daemon, the list of running requests, the end. */
+/* Life of the server: listening, the libmicrohttpd daemon, the list of running requests, the end.
+ */
 #include "api/api_server_impl.h"
 
 #include "api/exchange_impl.h"
@@ -14,15 +15,15 @@
 
 enum {
     DEFAULT_THREADS = 4,
-    IDLE_TIMEOUT_S = 60,           /* of a connection that sends or reads nothing */
+    IDLE_TIMEOUT_S = 60,             /* of a connection that sends or reads nothing */
     STOP_GRACE_US = 2 * 1000 * 1000, /* for running requests to hear why they end */
 };
 
 /* ---- libmicrohttpd's callbacks ---- */
 
-static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
-                                  const char *url, const char *method, const char *version,
-                                  const char *data, size_t *data_bytes, void **exchange)
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *data,
+                                  size_t *data_bytes, void **exchange)
 {
     (void)version;
     if (*exchange == NULL) {
@@ -169,8 +170,8 @@ static void server_free(struct api_server *s)
 enum err api_server_start(const struct api_options *o, struct api_server **out, struct error *e)
 {
     struct api_server *s = server_new(o);
-    enum err err = listen_socket_open(o->host != NULL ? o->host : "127.0.0.1", o->port,
-                                      &s->listener, e);
+    enum err err =
+        listen_socket_open(o->host != NULL ? o->host : "127.0.0.1", o->port, &s->listener, e);
     if (err == OK)
         err = hangup_watch_start(on_hangup, s, &s->watch, e);
     if (err == OK)
@@ -217,8 +218,7 @@ static void end_running(struct api_server *s)
     s->stopping = true; /* from here on no exchange enters */
     for (struct exchange *x = s->running; x != NULL; x = x->next)
         generation_cancel(x->generation, false);
-    while (s->running != NULL &&
-           pthread_cond_timedwait(&s->idle, &s->lock, &deadline) == 0)
+    while (s->running != NULL && pthread_cond_timedwait(&s->idle, &s->lock, &deadline) == 0)
         ;
     for (struct exchange *x = s->running; x != NULL; x = x->next)
         generation_cancel(x->generation, true);

@@ -24,7 +24,7 @@ struct api_server {
     size_t max_body_bytes;
     atomic_size_t bodies_bytes; /* of all requests being received */
 
-    atomic_int phase;    /* model, model_id and failure are written before it changes */
+    atomic_int phase; /* model, model_id and failure are written before it changes */
     struct api_model model;
     char *model_id;
     struct error failure;

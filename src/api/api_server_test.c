@@ -38,18 +38,18 @@ static struct tokenizer *letters_tokenizer(void)
     }
     json_t *level = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
                               "trim_offsets", 1, "use_regex", 1);
-    json_t *added = json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", 0, "content", "<s>",
-                              "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0,
-                              "special", 1);
+    json_t *added =
+        json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", 0, "content", "<s>", "single_word",
+                  0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1);
     json_t *bos = json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", "<s>", "type_id", 0);
     json_t *text = json_pack("{s:{s:s, s:i}}", "Sequence", "id", "A", "type_id", 0);
     json_t *post = json_pack("{s:s, s:[O,O], s:[o,o], s:{s:{s:s, s:[i], s:[s]}}}", "type",
                              "TemplateProcessing", "single", bos, text, "pair", bos, text,
                              "special_tokens", "<s>", "id", "<s>", "ids", 0, "tokens", "<s>");
-    json_t *all = json_pack("{s:s, s:[o], s:n, s:O, s:o, s:o, s:{s:s, s:o, s:[]}}", "version",
-                            "1.0", "added_tokens", added, "normalizer", "pre_tokenizer", level,
-                            "post_processor", post, "decoder", level, "model", "type", "BPE",
-                            "vocab", vocab, "merges");
+    json_t *all =
+        json_pack("{s:s, s:[o], s:n, s:O, s:o, s:o, s:{s:s, s:o, s:[]}}", "version", "1.0",
+                  "added_tokens", added, "normalizer", "pre_tokenizer", level, "post_processor",
+                  post, "decoder", level, "model", "type", "BPE", "vocab", vocab, "merges");
     char *json = json_dumps(all, JSON_COMPACT);
     assert_non_null(json);
     struct error e;
@@ -397,8 +397,10 @@ static void plain_completion(void **state)
 {
     (void)state;
     struct http_answer a;
-    post(completions, "{\"prompt\": \"ab\", \"max_tokens\": 2, \"top_k\": 5, \"colour\": 1, "
-                      "\"stop\": \"x\", \"seed\": 9, \"ignore_eos\": true}", &a);
+    post(completions,
+         "{\"prompt\": \"ab\", \"max_tokens\": 2, \"top_k\": 5, \"colour\": 1, "
+         "\"stop\": \"x\", \"seed\": 9, \"ignore_eos\": true}",
+         &a);
     assert_int_equal(a.status, 200);
     assert_string_equal(http_header(&a, "X-Shoal-Ignored"), "colour");
     assert_has(&a, "\"object\":\"text_completion\"");
@@ -482,8 +484,10 @@ static void streamed_chat(void **state)
 {
     (void)state;
     struct http_answer a;
-    post(chat, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"stream\": true, "
-               "\"stream_options\": {\"include_usage\": true}, \"max_tokens\": 3, \"zap\": 0}", &a);
+    post(chat,
+         "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"stream\": true, "
+         "\"stream_options\": {\"include_usage\": true}, \"max_tokens\": 3, \"zap\": 0}",
+         &a);
     assert_int_equal(a.status, 200);
     assert_string_equal(http_header(&a, "X-Shoal-Ignored"), "zap");
     assert_string_equal(http_header(&a, "Content-Type"), "text/event-stream; charset=utf-8");

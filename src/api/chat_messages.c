@@ -29,8 +29,7 @@ static bool is_nothing(const json_t *value)
            (json_is_array(value) && json_array_size(value) == 0);
 }
 
-static bool read_role(const struct place *at, const json_t *role, json_t *out,
-                      struct api_error *e)
+static bool read_role(const struct place *at, const json_t *role, json_t *out, struct api_error *e)
 {
     static const char expected[] = "\"system\", \"developer\", \"user\" or \"assistant\"";
     const char *text = json_string_value(role);
@@ -42,8 +41,7 @@ static bool read_role(const struct place *at, const json_t *role, json_t *out,
                           text);
     if (strcmp(text, "developer") == 0)
         text = "system";
-    if (strcmp(text, "system") != 0 && strcmp(text, "user") != 0 &&
-        strcmp(text, "assistant") != 0)
+    if (strcmp(text, "system") != 0 && strcmp(text, "user") != 0 && strcmp(text, "assistant") != 0)
         return api_refuse(e, FAULT_INVALID, "messages", "\"%s.role\" must be %s, found \"%s\"",
                           at->name, expected, text);
     json_object_set_new(out, "role", json_string(text));
@@ -57,9 +55,10 @@ static bool append_part(const struct place *at, const json_t *part, struct strbu
     if (!json_is_string(kind))
         return refuse_at(at, "content", "a string or an array of {\"type\", \"text\"}", part, e);
     if (strcmp(json_string_value(kind), "text") != 0)
-        return api_refuse(e, FAULT_UNSUPPORTED, "messages", "\"%s.content\": a part of type "
-                          "\"%s\" is not supported yet: only \"text\"", at->name,
-                          json_string_value(kind));
+        return api_refuse(e, FAULT_UNSUPPORTED, "messages",
+                          "\"%s.content\": a part of type "
+                          "\"%s\" is not supported yet: only \"text\"",
+                          at->name, json_string_value(kind));
     if (!json_is_string(words))
         return refuse_at(at, "content.text", "a string", words, e);
     if (text->bytes > 0)
@@ -76,7 +75,8 @@ static bool read_parts(const struct place *at, const json_t *parts, json_t *out,
     bool good = true;
     size_t i;
     const json_t *part;
-    json_array_foreach(parts, i, part) {
+    json_array_foreach(parts, i, part)
+    {
         good = good && append_part(at, part, &text, e);
     }
     if (good && text.failed)
@@ -87,8 +87,7 @@ static bool read_parts(const struct place *at, const json_t *parts, json_t *out,
     return good;
 }
 
-static bool read_content(const struct place *at, json_t *content, json_t *out,
-                         struct api_error *e)
+static bool read_content(const struct place *at, json_t *content, json_t *out, struct api_error *e)
 {
     if (json_is_array(content) && json_array_size(content) > 0)
         return read_parts(at, content, out, e);
@@ -116,8 +115,7 @@ static bool read_other(struct completion_request *r, const struct place *at, con
         if (strcmp(member, not_yet[i]) != 0)
             continue;
         return is_nothing(value) || api_refuse(e, FAULT_UNSUPPORTED, "messages",
-                                               "\"%s.%s\" is not supported yet", at->name,
-                                               member);
+                                               "\"%s.%s\" is not supported yet", at->name, member);
     }
     char prefix[64];
     snprintf(prefix, sizeof prefix, "%s.", at->name);
@@ -138,7 +136,8 @@ static bool read_message(struct completion_request *r, size_t i, json_t *message
         return false;
     const char *member;
     json_t *value;
-    json_object_foreach(message, member, value) {
+    json_object_foreach(message, member, value)
+    {
         if (!read_other(r, &at, member, value, out, e))
             return false;
     }
@@ -147,8 +146,7 @@ static bool read_message(struct completion_request *r, size_t i, json_t *message
     return json_object_size(out) >= 2 || api_refuse(e, FAULT_INTERNAL, NULL, "out of memory");
 }
 
-bool chat_messages_read(struct completion_request *r, const json_t *messages,
-                        struct api_error *e)
+bool chat_messages_read(struct completion_request *r, const json_t *messages, struct api_error *e)
 {
     char room[32];
     if (!json_is_array(messages) || json_array_size(messages) == 0)
@@ -161,7 +159,8 @@ bool chat_messages_read(struct completion_request *r, const json_t *messages,
         return api_refuse(e, FAULT_INTERNAL, NULL, "out of memory");
     size_t i;
     json_t *message;
-    json_array_foreach(messages, i, message) {
+    json_array_foreach(messages, i, message)
+    {
         json_t *out = json_object();
         if (json_array_append_new(list, out) != 0)
             return api_refuse(e, FAULT_INTERNAL, NULL, "out of memory");

@@ -19,7 +19,7 @@ struct field {
                  struct api_error *e);
     size_t offset; /* where read_number, read_integer and read_flag put it */
     double min, max;
-    bool above_min;              /* min itself is outside */
+    bool above_min;                          /* min itself is outside */
     bool (*is_default)(const json_t *value); /* read_unsupported: changes nothing */
     const char *expected;                    /* what is_default accepts, in words */
 };
@@ -30,7 +30,9 @@ const char *json_kind(const json_t *value, char room[static 32])
     case JSON_OBJECT: return "an object";
     case JSON_ARRAY: return "an array";
     case JSON_STRING: return "a string";
-    case JSON_INTEGER: snprintf(room, 32, "%" JSON_INTEGER_FORMAT, json_integer_value(value)); break;
+    case JSON_INTEGER:
+        snprintf(room, 32, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        break;
     case JSON_REAL: snprintf(room, 32, "%.15g", json_real_value(value)); break;
     case JSON_TRUE: return "true";
     case JSON_FALSE: return "false";
@@ -47,7 +49,8 @@ void request_ignore(struct completion_request *r, const char *prefix, const char
     for (const char *c = name; *c != 0; c++) {
         bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
                      (*c >= '0' && *c <= '9') || *c == '_' || *c == '-' || *c == '.';
-        strbuf_append(&r->ignored, plain ? c : "?", 1); /* the name is the client's: no CR LF here */
+        strbuf_append(&r->ignored, plain ? c : "?",
+                      1); /* the name is the client's: no CR LF here */
     }
 }
 
@@ -64,9 +67,9 @@ static bool wrong_type(const struct field *f, const char *expected, const json_t
 static bool out_of_range(const struct field *f, const json_t *value, struct api_error *e)
 {
     char room[32];
-    return api_refuse(e, FAULT_INVALID, f->name, "\"%s\" must be %s %.15g and at most %.15g, found %s",
-                      f->name, f->above_min ? "above" : "at least", f->min, f->max,
-                      json_kind(value, room));
+    return api_refuse(e, FAULT_INVALID, f->name,
+                      "\"%s\" must be %s %.15g and at most %.15g, found %s", f->name,
+                      f->above_min ? "above" : "at least", f->min, f->max, json_kind(value, room));
 }
 
 static bool in_range(const struct field *f, double value)
@@ -135,8 +138,8 @@ static bool read_prompt(struct completion_request *r, const struct field *f, con
     return prompt_field_read(r, value, e);
 }
 
-static bool read_messages(struct completion_request *r, const struct field *f,
-                          const json_t *value, struct api_error *e)
+static bool read_messages(struct completion_request *r, const struct field *f, const json_t *value,
+                          struct api_error *e)
 {
     (void)f;
     return chat_messages_read(r, value, e);
@@ -177,7 +180,8 @@ static bool read_stop(struct completion_request *r, const struct field *f, const
                           json_array_size(value));
     size_t i;
     const json_t *string;
-    json_array_foreach(value, i, string) {
+    json_array_foreach(value, i, string)
+    {
         if (!add_stop(r, f, string, e))
             return false;
     }
@@ -202,21 +206,28 @@ static bool read_logit_bias(struct completion_request *r, const struct field *f,
         return wrong_type(f, "an object of token id to bias", value, e);
     size_t n = json_object_size(value);
     if (n > REQUEST_MAX_LOGIT_BIAS)
-        return api_refuse(e, FAULT_INVALID, f->name, "\"logit_bias\" may name at most %d tokens, "
-                          "found %zu", REQUEST_MAX_LOGIT_BIAS, n);
+        return api_refuse(e, FAULT_INVALID, f->name,
+                          "\"logit_bias\" may name at most %d tokens, "
+                          "found %zu",
+                          REQUEST_MAX_LOGIT_BIAS, n);
     struct logit_bias *biases = arena_zalloc(&r->memory, n + 1, sizeof *biases);
     if (biases == NULL)
         return api_refuse(e, FAULT_INTERNAL, NULL, "out of memory");
     const char *key;
     json_t *bias;
-    json_object_foreach((json_t *)value, key, bias) {
+    json_object_foreach((json_t *)value, key, bias)
+    {
         struct logit_bias *b = &biases[r->sampling.n_logit_bias++];
         if (!read_token_key(key, r->vocab, &b->token))
-            return api_refuse(e, FAULT_INVALID, f->name, "a key of \"logit_bias\" must be a token "
-                              "id from 0 to %d, found \"%s\"", r->vocab - 1, key);
+            return api_refuse(e, FAULT_INVALID, f->name,
+                              "a key of \"logit_bias\" must be a token "
+                              "id from 0 to %d, found \"%s\"",
+                              r->vocab - 1, key);
         if (!json_is_number(bias) || !in_range(f, json_number_value(bias)))
-            return api_refuse(e, FAULT_INVALID, f->name, "\"logit_bias\" of token %d must be a "
-                              "number from %g to %g", b->token, f->min, f->max);
+            return api_refuse(e, FAULT_INVALID, f->name,
+                              "\"logit_bias\" of token %d must be a "
+                              "number from %g to %g",
+                              b->token, f->min, f->max);
         b->bias = (float)json_number_value(bias);
     }
     r->sampling.logit_bias = biases;
@@ -231,13 +242,16 @@ static bool read_stream_options(struct completion_request *r, const struct field
     r->has_stream_options = true;
     const char *key;
     json_t *option;
-    json_object_foreach((json_t *)value, key, option) {
+    json_object_foreach((json_t *)value, key, option)
+    {
         bool usage = strcmp(key, "include_usage") == 0;
         if (!usage && strcmp(key, "include_obfuscation") != 0)
             request_ignore(r, "stream_options.", key);
         else if (!json_is_boolean(option) && !json_is_null(option))
-            return api_refuse(e, FAULT_INVALID, f->name, "\"stream_options.%s\" must be true or "
-                              "false", key);
+            return api_refuse(e, FAULT_INVALID, f->name,
+                              "\"stream_options.%s\" must be true or "
+                              "false",
+                              key);
         else if (usage)
             r->include_usage = json_is_true(option);
     }
@@ -252,8 +266,8 @@ static bool read_note(struct completion_request *r, const struct field *f, const
     return json_is_string(value) || wrong_type(f, "a string", value, e);
 }
 
-static bool read_metadata(struct completion_request *r, const struct field *f,
-                          const json_t *value, struct api_error *e)
+static bool read_metadata(struct completion_request *r, const struct field *f, const json_t *value,
+                          struct api_error *e)
 {
     (void)r;
     return json_is_object(value) || wrong_type(f, "an object", value, e);
@@ -344,11 +358,17 @@ static bool is_text_modality(const json_t *value)
 #define BOTH (ROUTE_COMPLETIONS | ROUTE_CHAT)
 #define AT(member) .offset = offsetof(struct completion_request, member)
 #define NUMBER(field, member, low, high) \
-    {field, BOTH, .read = read_number, AT(member), .min = low, .max = high}
+    { \
+        field, BOTH, .read = read_number, AT(member), .min = low, .max = high \
+    }
 #define INTEGER(field, member, low, high) \
-    {field, BOTH, .read = read_integer, AT(member), .min = low, .max = high}
+    { \
+        field, BOTH, .read = read_integer, AT(member), .min = low, .max = high \
+    }
 #define NOT_YET(field, routes, test, words) \
-    {field, routes, .read = read_unsupported, .is_default = test, .expected = words}
+    { \
+        field, routes, .read = read_unsupported, .is_default = test, .expected = words \
+    }
 
 static const struct field fields[] = {
     {"model", BOTH, .read = read_model},
@@ -443,7 +463,8 @@ static bool read_field(struct completion_request *r, const char *name, const jso
 static bool check_whole(const struct completion_request *r, struct api_error *e)
 {
     if (r->route == ROUTE_COMPLETIONS && r->n_prompts == 0)
-        return api_refuse(e, FAULT_INVALID, "prompt", "\"prompt\" is missing: expected a string, "
+        return api_refuse(e, FAULT_INVALID, "prompt",
+                          "\"prompt\" is missing: expected a string, "
                           "an array of strings, token ids, or an array of these");
     if (r->route == ROUTE_CHAT && r->variables == NULL)
         return api_refuse(e, FAULT_INVALID, "messages",
@@ -458,7 +479,8 @@ static bool read_fields(struct completion_request *r, struct api_error *e)
 {
     const char *name;
     json_t *value;
-    json_object_foreach(r->body, name, value) {
+    json_object_foreach(r->body, name, value)
+    {
         if (!read_field(r, name, value, e))
             return false;
     }
@@ -469,8 +491,8 @@ bool completion_request_parse(struct completion_request *r, enum request_route r
                               const char *body, size_t bytes, int vocab, struct api_error *e)
 {
     enum { MAX_IGNORED_BYTES = 1024, MAX_MEMORY = 64 << 20 };
-    *r = (struct completion_request){.route = route, .vocab = vocab,
-                                     .max_tokens = MAX_TOKENS_ABSENT};
+    *r = (struct completion_request){
+        .route = route, .vocab = vocab, .max_tokens = MAX_TOKENS_ABSENT};
     r->sampling = SAMPLING_GREEDY;
     r->sampling.temperature = 1; /* OpenAI's default */
     strbuf_init(&r->ignored, MAX_IGNORED_BYTES);

@@ -1,8 +1,8 @@
 /* The body of POST /v1/completions and /v1/chat/completions, checked, as a struct.
  *
  * One table (completion_request.c) holds every field: those we follow, with their ranges; those of
- * OpenAI that we do not, with the value at which they change nothing (any other is refused by name);
- * those that are only notes of the client's. What is in no table is ignored and listed in
+ * OpenAI that we do not, with the value at which they change nothing (any other is refused by
+ * name); those that are only notes of the client's. What is in no table is ignored and listed in
  * `ignored`. null means absent, as OpenAI has it. Pure; any thread. */
 #ifndef SHOAL_API_COMPLETION_REQUEST_IMPL_H
 #define SHOAL_API_COMPLETION_REQUEST_IMPL_H
@@ -65,8 +65,7 @@ const char *json_kind(const json_t *value, char room[static 32]);
 /* List a field among the ignored; `prefix` may be "". */
 void request_ignore(struct completion_request *r, const char *prefix, const char *name);
 /* "messages" of a chat request -> r->variables (chat_messages.c). */
-bool chat_messages_read(struct completion_request *r, const json_t *messages,
-                        struct api_error *e);
+bool chat_messages_read(struct completion_request *r, const json_t *messages, struct api_error *e);
 /* "prompt" of a completion request -> r->prompts (prompt_field.c). */
 bool prompt_field_read(struct completion_request *r, const json_t *prompt, struct api_error *e);
 

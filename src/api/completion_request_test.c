@@ -269,7 +269,8 @@ static void bad_prompts(void **state)
         {"{\"prompt\": [{}]}", "found an array of an object"},
         {"{\"prompt\": []}", "\"prompt\" has no token ids"},
         {"{\"prompt\": [[]]}", "\"prompt[0]\" has no token ids"},
-        {"{\"prompt\": [1, \"a\"]}", "\"prompt[1]\" must be a token id from 0 to 999, found a string"},
+        {"{\"prompt\": [1, \"a\"]}",
+         "\"prompt[1]\" must be a token id from 0 to 999, found a string"},
         {"{\"prompt\": [1, 1000]}", "found 1000"},
         {"{\"prompt\": [-1]}", "found -1"},
         {"{\"prompt\": [1.5]}", "found 1.5"},
@@ -334,8 +335,9 @@ static void fields_not_yet_supported(void **state)
 static void unknown_fields_are_listed(void **state)
 {
     (void)state;
-    take(ROUTE_COMPLETIONS, "\"mirostat\": 2, \"a b\\r\\nSet-Cookie: x\": 1, \"tools\": [1], "
-                            "\"stream\": true, \"stream_options\": {\"speed\": 1}, \"user\": \"u\"");
+    take(ROUTE_COMPLETIONS,
+         "\"mirostat\": 2, \"a b\\r\\nSet-Cookie: x\": 1, \"tools\": [1], "
+         "\"stream\": true, \"stream_options\": {\"speed\": 1}, \"user\": \"u\"");
     assert_string_equal(request.ignored.data,
                         "mirostat, a?b??Set-Cookie??x, tools, stream_options.speed");
     release();
@@ -371,7 +373,8 @@ static void messages_become_template_variables(void **state)
                     "\"add_generation_prompt\":true}");
     take(ROUTE_CHAT, "\"top_k\": 1");
     release();
-    assert_good(ROUTE_CHAT, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\", \"mood\": 1}]}");
+    assert_good(ROUTE_CHAT,
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"x\", \"mood\": 1}]}");
     assert_string_equal(request.ignored.data, "messages[0].mood");
     release();
 }
@@ -401,8 +404,8 @@ static void bad_messages(void **state)
          "\"image_url\" is not supported", FAULT_UNSUPPORTED},
         {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]", "messages[0].content.text",
          "found nothing", FAULT_INVALID},
-        {"[{\"role\": \"user\", \"content\": [\"a\"]}]", "messages[0].content",
-         "found a string", FAULT_INVALID},
+        {"[{\"role\": \"user\", \"content\": [\"a\"]}]", "messages[0].content", "found a string",
+         FAULT_INVALID},
         {"[{\"role\": \"user\", \"content\": \"a\", \"name\": 3}]", "messages[0].name", "found 3",
          FAULT_INVALID},
         {"[{\"role\": \"assistant\", \"content\": \"a\", \"tool_calls\": [{}]}]", "messages",

@@ -40,18 +40,22 @@ static bool check_ids(const struct api_model *m, const struct token_list *ids, c
 {
     for (size_t i = 0; i < ids->n; i++)
         if (ids->ids[i] >= (uint32_t)m->vocab)
-            return api_refuse(e, FAULT_INTERNAL, NULL, "the tokenizer gave token %u, the model "
-                              "has %d", ids->ids[i], m->vocab);
+            return api_refuse(e, FAULT_INTERNAL, NULL,
+                              "the tokenizer gave token %u, the model "
+                              "has %d",
+                              ids->ids[i], m->vocab);
     if (ids->n > (size_t)m->max_context)
-        return api_refuse(e, FAULT_CONTEXT, param, "this model's maximum context length is %d "
-                          "tokens, the prompt has %zu", m->max_context, ids->n);
+        return api_refuse(e, FAULT_CONTEXT, param,
+                          "this model's maximum context length is %d "
+                          "tokens, the prompt has %zu",
+                          m->max_context, ids->n);
     if (ids->n == 0)
         return api_refuse(e, FAULT_INVALID, param, "the prompt has no tokens");
     return true;
 }
 
-static bool encode_text(const struct api_model *m, const char *text, size_t bytes,
-                        unsigned flags, struct token_list *ids, struct api_error *e)
+static bool encode_text(const struct api_model *m, const char *text, size_t bytes, unsigned flags,
+                        struct token_list *ids, struct api_error *e)
 {
     struct error reason;
     uint32_t bos = tokenizer_bos(m->tokenizer);
@@ -63,8 +67,8 @@ static bool encode_text(const struct api_model *m, const char *text, size_t byte
     return true;
 }
 
-static bool encode_prompt(const struct api_model *m, const struct prompt *p,
-                          struct token_list *ids, struct api_error *e)
+static bool encode_prompt(const struct api_model *m, const struct prompt *p, struct token_list *ids,
+                          struct api_error *e)
 {
     struct error reason;
     if (p->text != NULL)
@@ -81,15 +85,17 @@ static bool encode_chat(const struct api_model *m, json_t *variables, struct tok
                         struct api_error *e)
 {
     if (m->chat_template == NULL)
-        return api_refuse(e, FAULT_UNSUPPORTED, "messages", "the model \"%.80s\" has no chat "
-                          "template: use /v1/completions", m->id);
+        return api_refuse(e, FAULT_UNSUPPORTED, "messages",
+                          "the model \"%.80s\" has no chat "
+                          "template: use /v1/completions",
+                          m->id);
     struct error reason;
     char *json = json_dumps(variables, JSON_COMPACT), *text;
     size_t bytes;
     if (json == NULL)
         return api_refuse(e, FAULT_INTERNAL, NULL, "out of memory");
-    enum err err = chat_template_render(m->chat_template, json, strlen(json), &text, &bytes,
-                                        &reason);
+    enum err err =
+        chat_template_render(m->chat_template, json, strlen(json), &text, &bytes, &reason);
     free(json);
     if (err != OK)
         return refuse_error(e, FAULT_INVALID, "messages", &reason);
@@ -158,8 +164,10 @@ static bool check_model(const struct exchange *x, const struct completion_reques
 {
     const char *here = x->server->model.id;
     return r->model == NULL || strcmp(r->model, here) == 0 ||
-           api_refuse(e, FAULT_NO_MODEL, "model", "the model \"%.80s\" is not here: this server "
-                      "has \"%.80s\"", r->model, here);
+           api_refuse(e, FAULT_NO_MODEL, "model",
+                      "the model \"%.80s\" is not here: this server "
+                      "has \"%.80s\"",
+                      r->model, here);
 }
 
 static bool start_choices(struct exchange *x, struct completion_request *r, struct api_error *e)
@@ -186,8 +194,8 @@ static bool start_choices(struct exchange *x, struct completion_request *r, stru
 static bool begin(struct exchange *x, enum request_route route, struct api_error *e)
 {
     struct completion_request r;
-    bool good = completion_request_parse(&r, route, x->body.data, x->body.bytes,
-                                         x->server->model.vocab, e);
+    bool good =
+        completion_request_parse(&r, route, x->body.data, x->body.bytes, x->server->model.vocab, e);
     exchange_drop_body(x); /* parsed: what is needed of it was copied */
     if (r.ignored.bytes > 0)
         x->ignored = strbuf_detach(&r.ignored);

@@ -9,7 +9,7 @@
 #include <strings.h>
 
 enum {
-    DRAIN_FACTOR = 4,        /* a body of so many times the limit is read to its end and refused */
+    DRAIN_FACTOR = 4, /* a body of so many times the limit is read to its end and refused */
     STREAM_BLOCK_BYTES = 16 << 10,
     OUT_MAX_BYTES = 8 * REQUEST_MAX_TEXT_BYTES, /* text as JSON, where "\u0001" is the worst */
 };
@@ -44,8 +44,8 @@ static void find_route(struct exchange *x, const char *url, const char *method)
             exchange_refuse(x, FAULT_INTERNAL, "out of memory");
     } else if (other != NULL) {
         x->allow = strcmp(other->method, "GET") == 0 ? "GET, HEAD" : other->method;
-        exchange_refuse(x, FAULT_METHOD, "%s does not take %.16s: expected %s", other->path,
-                        method, x->allow);
+        exchange_refuse(x, FAULT_METHOD, "%s does not take %.16s: expected %s", other->path, method,
+                        x->allow);
     } else {
         exchange_refuse(x, FAULT_NO_ROUTE, "there is no %.120s here", url);
     }
@@ -53,7 +53,8 @@ static void find_route(struct exchange *x, const char *url, const char *method)
 
 static bool is_json_type(const char *type)
 {
-    static const char *const types[] = {"", "application/json", "application/x-www-form-urlencoded"};
+    static const char *const types[] = {"", "application/json",
+                                        "application/x-www-form-urlencoded"};
     size_t n = strcspn(type, "; ");
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (strlen(types[i]) == n && strncasecmp(type, types[i], n) == 0)
@@ -126,8 +127,10 @@ bool exchange_receive(struct exchange *x, const char *data, size_t bytes)
     if (!x->refused) {
         size_t before = atomic_fetch_add(&s->bodies_bytes, bytes);
         if (before + bytes > HTTP_MAX_BODIES_BYTES)
-            exchange_refuse(x, FAULT_QUEUE_FULL, "all requests together may hold %d bytes of "
-                            "bodies: try again", HTTP_MAX_BODIES_BYTES);
+            exchange_refuse(x, FAULT_QUEUE_FULL,
+                            "all requests together may hold %d bytes of "
+                            "bodies: try again",
+                            HTTP_MAX_BODIES_BYTES);
         strbuf_append(&x->body, data, bytes);
         if (x->body.failed) {
             atomic_fetch_sub(&s->bodies_bytes, bytes); /* not appended */
@@ -200,8 +203,7 @@ enum MHD_Result reply_error(struct exchange *x, const struct api_error *e)
 /* ---- answers of a generation ---- */
 
 /* Why a choice that did not end well ended. */
-static void failure_of(const struct exchange *x, const struct choice_state *c,
-                       struct api_error *e)
+static void failure_of(const struct exchange *x, const struct choice_state *c, struct api_error *e)
 {
     struct error reason;
     if (c->text.failed)
@@ -227,9 +229,8 @@ static enum MHD_Result reply_choices(struct exchange *x)
     const struct choice_state *bad = NULL;
     for (int i = 0; i < x->n_choices; i++) {
         generation_read(x->generation, i, &states[i]);
-        choices[i] = (struct answer_choice){.text = states[i].text.data,
-                                            .bytes = states[i].text.bytes,
-                                            .finish = states[i].finish};
+        choices[i] = (struct answer_choice){
+            .text = states[i].text.data, .bytes = states[i].text.bytes, .finish = states[i].finish};
         answer_totals_add(&x->totals, &states[i].timings);
         if (bad == NULL && !is_good_end(&states[i]))
             bad = &states[i];

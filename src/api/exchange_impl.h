@@ -19,7 +19,7 @@ struct exchange;
 
 struct route {
     const char *path;
-    bool has_tail; /* what follows `path` in the URL is a parameter */
+    bool has_tail;      /* what follows `path` in the URL is a parameter */
     const char *method; /* "GET" (HEAD too) or "POST" */
     bool needs_model;   /* 503 while there is none */
     enum MHD_Result (*handle)(struct exchange *x);
@@ -73,7 +73,7 @@ void exchange_refuse(struct exchange *x, enum api_fault fault, const char *forma
 
 /* ---- answers; each ends the handler ---- */
 
-enum MHD_Result reply_json(struct exchange *x, unsigned status, json_t *value); /* taken */
+enum MHD_Result reply_json(struct exchange *x, unsigned status, json_t *value);       /* taken */
 enum MHD_Result reply_text(struct exchange *x, unsigned status, struct strbuf *json); /* emptied */
 enum MHD_Result reply_error(struct exchange *x, const struct api_error *e);
 /* Of a generation: what it says as it comes, or all of it. */

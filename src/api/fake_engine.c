@@ -24,8 +24,7 @@ static void send_token(struct engine *g, struct fake_job *j)
     char text[64];
     snprintf(text, sizeof text, "%d.%d ", j->options.n_prompt, j->emitted);
     const char *given = g->text != NULL ? g->text : text;
-    struct request_event event = {
-        .token = j->emitted, .text = given, .text_bytes = strlen(given)};
+    struct request_event event = {.token = j->emitted, .text = given, .text_bytes = strlen(given)};
     j->emitted++;
     pthread_mutex_unlock(&g->lock);
     j->options.on_event(j->options.context, &event);
@@ -36,8 +35,10 @@ static void send_end(struct engine *g, struct fake_job *j)
 {
     struct error reason;
     error_set(&reason, ERR_UNREACHABLE, "node 2 is gone");
-    struct request_timings timings = {.prefill_us = 1000, .decode_us = 1000,
-                                      .n_prompt = j->options.n_prompt, .n_output = j->emitted};
+    struct request_timings timings = {.prefill_us = 1000,
+                                      .decode_us = 1000,
+                                      .n_prompt = j->options.n_prompt,
+                                      .n_output = j->emitted};
     struct request_event event = {
         .token = -1, .timings = &timings, .finish = j->cancelled ? FINISH_CANCELLED : g->finish};
     event.error = event.finish == FINISH_ERROR ? &reason : NULL;

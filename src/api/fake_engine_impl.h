@@ -26,11 +26,11 @@ struct engine {
     uint64_t last_id;
 
     /* What tests set with fake_engine_set. */
-    int max_jobs;          /* more are ERR_FULL */
-    int allowed;           /* tokens that each request may have got by now */
+    int max_jobs;              /* more are ERR_FULL */
+    int allowed;               /* tokens that each request may have got by now */
     enum finish_reason finish; /* after max_tokens, or 3 tokens if those are unlimited */
-    const char *text;      /* of each token, instead of the usual */
-    enum err refusal;      /* of engine_submit */
+    const char *text;          /* of each token, instead of the usual */
+    enum err refusal;          /* of engine_submit */
     bool failed;
 
     /* What tests look at. */

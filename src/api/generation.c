@@ -20,9 +20,9 @@ struct generation {
     pthread_mutex_t lock; /* guards all below */
     int refs;             /* the connection's and one per running choice */
     int n_ended;
-    bool news;     /* since the reader last looked */
-    bool sleeping; /* the reader was put to sleep and not yet woken */
-    bool gone;     /* nobody will read */
+    bool news;      /* since the reader last looked */
+    bool sleeping;  /* the reader was put to sleep and not yet woken */
+    bool gone;      /* nobody will read */
     bool cancelled; /* stop what is submitted, also what is being submitted now */
     struct choice choices[];
 };

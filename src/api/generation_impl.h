@@ -3,8 +3,8 @@
  *
  * One choice per prompt. The engine's events append text under the lock and wake the reader; the
  * reader takes what there is, or goes to sleep, under the same lock, so no wake-up is lost. The
- * connection holds one reference and each choice that the engine still runs another: whoever is last
- * frees it, so a client may go while the engine is still speaking. */
+ * connection holds one reference and each choice that the engine still runs another: whoever is
+ * last frees it, so a client may go while the engine is still speaking. */
 #ifndef SHOAL_API_GENERATION_IMPL_H
 #define SHOAL_API_GENERATION_IMPL_H
 
@@ -27,7 +27,7 @@ struct sleeper {
 struct choice_state {
     struct strbuf text; /* not yet taken */
     enum finish_reason finish;
-    struct error error; /* with FINISH_ERROR */
+    struct error error;             /* with FINISH_ERROR */
     struct request_timings timings; /* with any finish */
 };
 

@@ -1,4 +1,5 @@
-/* The meeting of engine and connection: no lost wake-up, no lost text, no leak whoever goes first. */
+/* The meeting of engine and connection: no lost wake-up, no lost text, no leak whoever goes first.
+ */
 #include "api/fake_engine_impl.h"
 #include "api/generation_impl.h"
 

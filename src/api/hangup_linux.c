@@ -41,8 +41,7 @@ static void close_all(struct hangup_watch *w)
     free(w);
 }
 
-enum err hangup_watch_start(hangup_fn fn, void *context, struct hangup_watch **out,
-                            struct error *e)
+enum err hangup_watch_start(hangup_fn fn, void *context, struct hangup_watch **out, struct error *e)
 {
     struct hangup_watch *w = xcalloc(1, sizeof *w);
     w->fn = fn;

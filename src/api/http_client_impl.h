@@ -1,5 +1,5 @@
-/* The smallest HTTP client for tests: one request on one connection, in pieces where a test wants to
- * misbehave. Chunked answers are put together. */
+/* The smallest HTTP client for tests: one request on one connection, in pieces where a test wants
+ * to misbehave. Chunked answers are put together. */
 #ifndef SHOAL_API_HTTP_CLIENT_IMPL_H
 #define SHOAL_API_HTTP_CLIENT_IMPL_H
 

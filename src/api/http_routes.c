@@ -13,9 +13,9 @@ static json_t *model_json(const struct api_model *m)
 
 static enum MHD_Result handle_models(struct exchange *x)
 {
-    return reply_json(x, MHD_HTTP_OK,
-                      json_pack("{s:s, s:[o]}", "object", "list", "data",
-                                model_json(&x->server->model)));
+    return reply_json(
+        x, MHD_HTTP_OK,
+        json_pack("{s:s, s:[o]}", "object", "list", "data", model_json(&x->server->model)));
 }
 
 static enum MHD_Result handle_model(struct exchange *x)
@@ -23,8 +23,10 @@ static enum MHD_Result handle_model(struct exchange *x)
     struct api_error e;
     if (strcmp(x->tail, x->server->model.id) == 0)
         return reply_json(x, MHD_HTTP_OK, model_json(&x->server->model));
-    api_refuse(&e, FAULT_NO_MODEL, "model", "the model \"%.80s\" is not here: this server has "
-               "\"%.80s\"", x->tail, x->server->model.id);
+    api_refuse(&e, FAULT_NO_MODEL, "model",
+               "the model \"%.80s\" is not here: this server has "
+               "\"%.80s\"",
+               x->tail, x->server->model.id);
     return reply_error(x, &e);
 }
 

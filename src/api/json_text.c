@@ -6,7 +6,8 @@
 
 /* ---- out ---- */
 
-/* Bytes of the well-formed UTF-8 character at s, as Unicode's table 3-7 has them; 0 if it is none. */
+/* Bytes of the well-formed UTF-8 character at s, as Unicode's table 3-7 has them; 0 if it is none.
+ */
 static size_t utf8_character(const unsigned char *s, size_t left)
 {
     if (s[0] < 0x80)
@@ -85,8 +86,7 @@ static bool count_byte(struct json_counts *c, char byte, struct api_error *e)
         return api_refuse(e, FAULT_JSON, NULL, "the JSON has more than %d arrays and objects",
                           JSON_MAX_CONTAINERS);
     if (c->values > JSON_MAX_VALUES)
-        return api_refuse(e, FAULT_JSON, NULL, "the JSON has more than %d values",
-                          JSON_MAX_VALUES);
+        return api_refuse(e, FAULT_JSON, NULL, "the JSON has more than %d values", JSON_MAX_VALUES);
     return true;
 }
 

@@ -1,5 +1,6 @@
 /* Text on its way into JSON and out of it: what leaves the server is valid UTF-8 whatever came in
- * (a path in a URL, a piece of a broken vocabulary), what comes in is bounded before it is parsed. */
+ * (a path in a URL, a piece of a broken vocabulary), what comes in is bounded before it is parsed.
+ */
 #ifndef SHOAL_API_JSON_TEXT_IMPL_H
 #define SHOAL_API_JSON_TEXT_IMPL_H
 

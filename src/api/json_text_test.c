@@ -103,10 +103,11 @@ static void output_is_utf8(void **state)
 {
     (void)state;
     assert_repaired("", "");
-    assert_repaired("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
+    assert_repaired("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80",
+                    "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
     assert_repaired("a\xff z", "a" BAD " z");
-    assert_repaired("\xed\xa0\x80", BAD BAD BAD);         /* a surrogate */
-    assert_repaired("\xc0\xaf", BAD BAD);                 /* '/' the long way */
+    assert_repaired("\xed\xa0\x80", BAD BAD BAD); /* a surrogate */
+    assert_repaired("\xc0\xaf", BAD BAD);         /* '/' the long way */
     assert_repaired("\xe0\x80\xaf", BAD BAD BAD);
     assert_repaired("\xf0\x80\x80\xaf", BAD BAD BAD BAD);
     assert_repaired("\xf4\x90\x80\x80", BAD BAD BAD BAD); /* above U+10FFFF */

@@ -43,8 +43,7 @@ static void write_address(struct listen_socket *s, const char *host, int port)
     snprintf(s->address, sizeof s->address, format, host, port);
 }
 
-enum err listen_socket_open(const char *host, int port, struct listen_socket *out,
-                            struct error *e)
+enum err listen_socket_open(const char *host, int port, struct listen_socket *out, struct error *e)
 {
     if (port < 0 || port > 65535)
         return error_set(e, ERR_INVALID, "port %d of %s: expected 0 to 65535", port, host);

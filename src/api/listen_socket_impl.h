@@ -12,7 +12,6 @@ struct listen_socket {
 
 /* Bind to the first address of `host` that works and listen; port 0 picks a free one.
  * ERR_INVALID (host not known, port out of range), ERR_IO. */
-enum err listen_socket_open(const char *host, int port, struct listen_socket *out,
-                            struct error *e);
+enum err listen_socket_open(const char *host, int port, struct listen_socket *out, struct error *e);
 
 #endif

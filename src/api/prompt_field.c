@@ -22,7 +22,8 @@ static bool read_ids(struct completion_request *r, const char *name, const json_
         return api_refuse(e, FAULT_INTERNAL, NULL, "out of memory");
     size_t i;
     const json_t *id;
-    json_array_foreach(list, i, id) {
+    json_array_foreach(list, i, id)
+    {
         char room[32];
         if (!json_is_integer(id) || json_integer_value(id) < 0 ||
             json_integer_value(id) >= r->vocab)
@@ -53,8 +54,10 @@ static bool read_list(struct completion_request *r, const json_t *list, struct a
 {
     size_t n = json_array_size(list);
     if (n > REQUEST_MAX_PROMPTS)
-        return api_refuse(e, FAULT_INVALID, "prompt", "\"prompt\" may have at most %d prompts, "
-                          "found %zu", REQUEST_MAX_PROMPTS, n);
+        return api_refuse(e, FAULT_INVALID, "prompt",
+                          "\"prompt\" may have at most %d prompts, "
+                          "found %zu",
+                          REQUEST_MAX_PROMPTS, n);
     for (size_t i = 0; i < n; i++)
         if (!read_item(r, list, i, e))
             return false;
@@ -76,7 +79,8 @@ bool prompt_field_read(struct completion_request *r, const json_t *prompt, struc
         return read_text(prompt, &r->prompts[0]);
     if (json_is_array(prompt) && (first == NULL || json_is_number(first)))
         return read_ids(r, "prompt", prompt, &r->prompts[0], e);
-    return api_refuse(e, FAULT_INVALID, "prompt", "\"prompt\" must be a string, an array of "
+    return api_refuse(e, FAULT_INVALID, "prompt",
+                      "\"prompt\" must be a string, an array of "
                       "strings, token ids, or an array of these, found %s%s",
                       first != NULL ? "an array of " : "",
                       json_kind(first != NULL ? first : prompt, room));
