@@ -85,18 +85,23 @@ bool sim_saboteur_done(const struct sim_saboteur *s)
 
 /* ---- what is seen of the steps ---- */
 
+/* The slot closes: its blocks are nobody's. */
+static void observe_close(struct sim_saboteur *s, uint32_t slot)
+{
+    s->filled[slot] = 0;
+    for (int b = 0; b < s->n_blocks; b++)
+        if (s->owner[b] == (int)slot + 1)
+            s->owner[b] = 0;
+}
+
 static void observe(struct sim_saboteur *s, const struct step *step)
 {
     for (uint32_t i = 0; i < step->n_updates; i++) {
         const struct step_update *u = &step->updates[i];
         if (u->kind == UPDATE_APPEND)
             s->owner[u->block] = (int)u->slot + 1;
-        if (u->kind != UPDATE_CLOSE)
-            continue;
-        s->filled[u->slot] = 0;
-        for (int b = 0; b < s->n_blocks; b++)
-            if (s->owner[b] == (int)u->slot + 1)
-                s->owner[b] = 0;
+        if (u->kind == UPDATE_CLOSE)
+            observe_close(s, u->slot);
     }
     for (uint32_t i = 0; i < step->n_rows; i++)
         s->filled[step->rows[i].slot] = step->rows[i].position + 1;
@@ -133,6 +138,8 @@ static int foreign_block(const struct sim_saboteur *s, uint32_t slot)
 static bool wrong_block(struct sim_saboteur *s)
 {
     for (uint32_t i = 0; i < s->step.n_updates; i++) {
+        if (s->updates[i].kind == UPDATE_CLOSE) /* its blocks harm nobody any more */
+            observe_close(s, s->updates[i].slot);
         int block = foreign_block(s, s->updates[i].slot);
         if (s->updates[i].kind == UPDATE_APPEND && block >= 0) {
             s->updates[i].block = (uint32_t)block;
@@ -146,6 +153,9 @@ static bool wrong_block(struct sim_saboteur *s)
  * has a row in this step, past what is overwritten. */
 static bool foreign_cells(struct sim_saboteur *s)
 {
+    for (uint32_t i = 0; i < s->step.n_updates; i++)
+        if (s->updates[i].kind == UPDATE_CLOSE)
+            observe_close(s, s->updates[i].slot);
     for (uint32_t i = 0; i < s->step.n_rows; i++) {
         uint32_t slot = s->rows[i].slot;
         int from = foreign_block(s, slot);

@@ -4,6 +4,7 @@
 #include "base/panic.h"
 #include "sim/sim_cluster.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -222,8 +223,11 @@ static struct batch_of_requests long_requests(uint64_t *random)
     for (int i = 0; i < b.n; i++) {
         b.requests[i].n_prompt = between(random, 8, 40);
         b.requests[i].max_tokens = 40;
+        static const struct logit_bias no_end = {.token = SIM_END_TOKEN, .bias = -INFINITY};
         const struct sampling greedy = SAMPLING_GREEDY;
         b.requests[i].sampling = greedy;
+        b.requests[i].sampling.logit_bias = &no_end;
+        b.requests[i].sampling.n_logit_bias = 1;
         for (int j = 0; j < b.requests[i].n_prompt; j++)
             b.prompts[i][j] = 1 + roll(random, SIM_VOCAB - 1);
     }
