@@ -7,7 +7,7 @@ SHOAL_MODULES in ROOT/CMakeLists.txt is the order; src/M/CMakeLists.txt says wha
 DEPENDS on. What must hold:
   - M depends only on modules above it in the order;
   - a file of src/M includes headers of M, of its dependencies and of theirs; a test of M may also
-    use what its shoal_test() line DEPENDS on;
+    use what its shoal_test() line DEPENDS on ("testing" is tests/support);
   - includes are written "module/header.h" and name a file that exists (generated *.pb.h excepted);
   - x_impl.h is included by its own module only;
   - no two C files of src/ and tests/ have the same name.
@@ -123,21 +123,25 @@ class Checker:
         elif allowed is not None and module not in allowed:
             self.breach(where, f'"{header}" of {module}, which is not among the dependencies of {own}')
 
-    def check_file(self, path, own, allowed):
+    def check_file(self, path, own, allowed, beside=None):
+        """beside: a folder whose headers are included by their name alone."""
         where = path.relative_to(self.root)
         for header in INCLUDE.findall(path.read_text(encoding="utf-8")):
-            if own is not None or not (path.parent / header).is_file(): # tests/ has no one root
+            if beside is None or not (beside / header).is_file():
                 self.check_include(where, header, own, allowed)
 
     def check_sources(self):
         for name, module in self.modules.items():
             allowed = self.reach({name})
             test_allowed = allowed | self.reach(module.test_depends)
+            support = self.root / "tests" / "support" if "testing" in module.test_depends else None
             for path in c_files(self.root / "src" / name):
-                is_test = path.stem.endswith("_test")
-                self.check_file(path, name, test_allowed if is_test else allowed)
+                if path.stem.endswith("_test"):
+                    self.check_file(path, name, test_allowed, support)
+                else:
+                    self.check_file(path, name, allowed)
         for path in c_files(self.root / "tests"):
-            self.check_file(path, None, None)
+            self.check_file(path, None, None, path.parent)
 
     def check_names(self):
         seen = {}

@@ -79,6 +79,18 @@ class CheckIncludes(unittest.TestCase):
         changes["src__base__a_test_dot_c"] = '#include "engine/engine.h"\n'
         self.assert_one("engine/engine.h", **changes)
 
+    def test_support_is_for_tests_that_declare_it(self):
+        changes = {
+            "src__base__CMakeLists_dot_txt": "shoal_module(base SOURCES base.c)\n"
+                                             "shoal_test(a_test MODULE base DEPENDS testing)\n",
+            "src__base__a_test_dot_c": '#include "tiny.h"\n',
+            "tests__support__tiny_dot_h": "",
+        }
+        self.assertEqual(self.breaches(**changes), [])
+        self.assert_one('"tiny.h"', **changes, src__base__base_dot_c='#include "tiny.h"\n')
+        changes["src__base__CMakeLists_dot_txt"] = "shoal_module(base SOURCES base.c)\n"
+        self.assert_one('"tiny.h"', **changes)
+
 
 if __name__ == "__main__":
     unittest.main()
