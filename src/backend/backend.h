@@ -89,7 +89,8 @@ struct backend_ops {
                    const struct tensor *x, int n);
     /* x += y.                                              x, y [n][cols] */
     void (*add)(struct backend *b, struct tensor *x, const struct tensor *y, int n);
-    /* Rotate every head of x in place.                     x [n][heads * head_size] */
+    /* Rotate every head of x in place. A kv_store with heads at least as large as rope_size was made
+     * before (it sizes the table of sines).                x [n][heads * head_size] */
     void (*rope)(struct backend *b, struct tensor *x, const struct rope_spec *spec,
                  const int32_t *positions, int n);
     /* Store k, v of every row at its position.             k, v [n][n_kv_heads * head_size] */
@@ -118,7 +119,7 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
     const char *name;        /* "cpu" */
-    const char *variant;     /* "avx512vnni": which kernels; for people */
+    const char *variant;     /* "avx512": which kernels; for people */
     const char *numerics_id; /* "exact-1": equal ids, equal bits */
 };
 

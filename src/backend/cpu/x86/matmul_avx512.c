@@ -8,7 +8,7 @@
  * used for every token. */
 #include "backend/cpu/x86/avx512_impl.h"
 
-enum { TILE = 8 };
+enum { TILE = 8, PREFETCH_BYTES = 4096 };
 
 /* One group of a panel, decoded. */
 struct group {
@@ -101,6 +101,17 @@ FORCE_INLINE __m512i dot_group(const struct group *r, const int8_t *x, const int
     return _mm512_add_epi32(a, b);
 }
 
+/* Ask for the codes of the group PREFETCH_BYTES ahead. With several tokens a group takes long enough that
+ * the processor's own prefetcher stops early; with one it keeps up, and asking costs more. */
+FORCE_INLINE void prefetch(const uint8_t *panel, size_t g, const enum pack_format format)
+{
+    const size_t bytes = format == PACK_Q8_0   ? Q8_GROUP_BYTES
+                         : format == PACK_Q4_0 ? Q4_GROUP_BYTES
+                                               : Q6_GROUP_BYTES;
+    UNROLL for (size_t line = 0; line < bytes; line += 64)
+        _mm_prefetch((const char *)panel + g * bytes + PREFETCH_BYTES + line, _MM_HINT_T0);
+}
+
 /* One panel by n_tokens (a constant) tokens from t. */
 FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_tokens,
                        const enum pack_format format)
@@ -120,6 +131,8 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_t
         for (size_t g = (size_t)section_begin(n_blocks, s) * groups_per_block; g < end; g++) {
             struct group r;
             decode(&r, w, panel, g, format);
+            if (n_tokens > 1)
+                prefetch(panel, g, format);
             UNROLL for (int i = 0; i < n_tokens; i++) {
                 const struct quant_group *q = x + i * n_groups + g;
                 __m512i sum = dot_group(&r, q->codes, q->sums, format);

@@ -9,7 +9,7 @@
 /* Loops over a constant count that must become straight code, so that arrays of vectors stay in
  * registers; the two compilers spell the wish differently. */
 #ifdef __clang__
-#define UNROLL _Pragma("unroll")
+#define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
