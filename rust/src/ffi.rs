@@ -4,10 +4,9 @@
 //! and writes results out. The header states what callers promise; that is the safety argument of
 //! every `unsafe` here.
 
-use std::cell::Cell;
 use std::ffi::{c_char, CStr};
 use std::panic::{self, catch_unwind, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 use std::{ptr, slice};
 
 use crate::error::{clip, Error, Kind, Result};
@@ -82,10 +81,8 @@ fn report(error: &mut TextError, kind: Kind, text: &str) -> i32 {
     error.code
 }
 
-thread_local! {
-    /// Where this thread panicked last.
-    static PLACE: Cell<String> = const { Cell::new(String::new()) };
-}
+/// Where the last panic happened (templates run on a thread of their own).
+static PLACE: Mutex<String> = Mutex::new(String::new());
 
 /// Panics are reported as errors, so they print nothing themselves. This hook is the process's, but
 /// no other Rust code is in it.
@@ -97,7 +94,7 @@ fn keep_panics_quiet() {
                 let file = l.file().rsplit("/src/").next().unwrap_or("");
                 format!("{file}:{}", l.line())
             });
-            PLACE.set(place.unwrap_or_default());
+            *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place.unwrap_or_default();
         }));
     });
 }
@@ -117,7 +114,7 @@ unsafe fn guard<T>(error: *mut TextError, out: *mut T, f: impl FnOnce() -> Resul
                 .map(String::as_str)
                 .or(cause.downcast_ref::<&str>().copied())
                 .unwrap_or("unknown cause");
-            let place = PLACE.take();
+            let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let text = format!("text library failed: {text} ({place})");
             let code = report(&mut *error, Kind::Panic, &text);
             // A payload whose destructor panics as well must not take the process down.

@@ -12,6 +12,8 @@ use crate::error::{clip, Error, Result};
 /// A Sequence in a Sequence, with its items and their settings.
 const MAX_DEPTH: usize = 9;
 const MAX_STEPS: usize = 64;
+/// Patterns, mostly; compiling one can take the square of its length.
+const MAX_STRING_BYTES: usize = 1 << 14;
 
 /// How many times longer the stages may make a text, at most.
 pub fn check(normalizer: &Value, pre_tokenizer: &Value, post_processor: &Value) -> Result<usize> {
@@ -33,8 +35,19 @@ pub fn check_depth(what: &str, v: &Value) -> Result<()> {
             _ => 0,
         }
     }
+    fn longest(v: &Value) -> usize {
+        match v {
+            Value::String(s) => s.len(),
+            Value::Array(a) => a.iter().map(longest).max().unwrap_or(0),
+            Value::Object(o) => o.values().map(longest).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
     if depth(v) > MAX_DEPTH {
         return Err(Error::limit(format!("{what} is nested more than {MAX_DEPTH} deep")));
+    }
+    if longest(v) > MAX_STRING_BYTES {
+        return Err(Error::limit(format!("{what} has a text above {MAX_STRING_BYTES} bytes")));
     }
     Ok(())
 }

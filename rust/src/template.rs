@@ -5,7 +5,7 @@
 //! `guard` rewrites the syntax tree so that a rendering stays within its limits.
 
 use minijinja::machinery::{
-    make_string_output, parse, ast::Stmt, CodeGenerator, Vm, WhitespaceConfig,
+    ast::Stmt, make_string_output, parse, tokenize, CodeGenerator, Token, Vm, WhitespaceConfig,
 };
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -19,6 +19,24 @@ use crate::guard;
 pub const MAX_SOURCE_BYTES: usize = 1 << 20;
 const MAX_VARIABLE_BYTES: usize = 128 << 20;
 const NAME: &str = "template";
+const MAX_TAG_TOKENS: usize = 4096;
+const MAX_ELIFS: usize = 1024;
+/// Enough for a tree of that depth many times over; only what is used becomes memory.
+const STACK_BYTES: usize = 64 << 20;
+/// As `transformers` configures Jinja2.
+const WHITESPACE: WhitespaceConfig =
+    WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
+
+/// Run `f` on a thread of its own, because callers' stacks may be small. A panic passes through.
+fn on_large_stack<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, f)
+            .map_err(|e| Error::limit(format!("no thread for a template: {e}")))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
 
 pub struct Limits {
     pub fuel: u64,
@@ -43,17 +61,40 @@ impl Template {
         let source =
             std::str::from_utf8(source).map_err(|_| Error::format("template is not valid UTF-8"))?;
         let template = Template { source: without_generation_tags(source) };
-        template.parse()?;
+        template.check_nesting()?;
+        on_large_stack(|| template.parse().map(drop))?;
         Ok(template)
     }
 
+    /// The syntax tree is as deep as a chain of operators is long, and is built, copied, compiled
+    /// and dropped by recursion; chains of "elif" nest as well. The parser limits only brackets.
+    fn check_nesting(&self) -> Result<()> {
+        let (mut in_tag, mut elifs) = (0, 0);
+        for token in tokenize(&self.source, false, SyntaxConfig::default(), WHITESPACE) {
+            match token.map_err(|e| explain(&e, false))?.0 {
+                Token::TemplateData(_) | Token::BlockEnd | Token::VariableEnd => in_tag = 0,
+                Token::Ident("elif") => elifs += 1,
+                _ => in_tag += 1,
+            }
+            if in_tag > MAX_TAG_TOKENS || elifs > MAX_ELIFS {
+                return Err(Error::limit(format!(
+                    "template with more than {MAX_TAG_TOKENS} words and signs in one tag, or more \
+                     than {MAX_ELIFS} elif"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn parse(&self) -> Result<Stmt<'_>> {
-        let whitespace =
-            WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
-        parse(&self.source, NAME, SyntaxConfig::default(), whitespace).map_err(|e| explain(&e, false))
+        parse(&self.source, NAME, SyntaxConfig::default(), WHITESPACE).map_err(|e| explain(&e, false))
     }
 
     pub fn render(&self, defaults: &[u8], variables: &[u8], limits: &Limits) -> Result<String> {
+        on_large_stack(|| self.render_here(defaults, variables, limits))
+    }
+
+    fn render_here(&self, defaults: &[u8], variables: &[u8], limits: &Limits) -> Result<String> {
         let root = Value::from_serialize(variables_of(defaults, variables)?);
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Lenient);

@@ -221,20 +221,39 @@ static void test_output_limit(void **state)
                   "template prints 20000000 bytes, at most 16777216");
 }
 
-/* A template may nest deeply in its text. */
+/* `head`, `n` times `part`, `tail`: rendered, or refused without a crash. */
+static enum err render_repeated(const char *head, const char *part, int n, const char *tail,
+                                struct error *e)
+{
+    struct strbuf source;
+    strbuf_init(&source, 1 << 20);
+    strbuf_puts(&source, head);
+    for (int i = 0; i < n; i++)
+        strbuf_puts(&source, part);
+    strbuf_puts(&source, tail);
+    char *out = NULL;
+    enum err err = render(source.data, "{}", &out, e);
+    free(out);
+    strbuf_release(&source);
+    return err;
+}
+
+/* A template's text may nest deeply, with brackets and without: the syntax tree is recursive. */
 static void test_deep_source(void **state)
 {
     (void)state;
-    enum { DEPTH = 20000 };
-    char *source = malloc(DEPTH * 2 + 16), *out = NULL;
     struct error e;
-    memcpy(source, "{{ ", 3);
-    memset(source + 3, '(', DEPTH);
-    source[3 + DEPTH] = '1';
-    memset(source + 4 + DEPTH, ')', DEPTH);
-    memcpy(source + 4 + 2 * DEPTH, " }}", 4);
-    assert_int_equal(render(source, "{}", &out, &e), ERR_FORMAT);
-    free(source);
+    assert_int_equal(render_repeated("{{ ", "(", 20000, " }}", &e), ERR_LIMIT);
+    assert_int_equal(render_repeated("{{ ", "(", 300, " }}", &e), ERR_FORMAT);
+    assert_int_equal(render_repeated("{{ 1", "+1", 90000, " }}", &e), ERR_LIMIT);
+    assert_int_equal(render_repeated("{{ 1", "+1", 1900, " }}", &e), OK);
+    assert_int_equal(render_repeated("{{ 1", "~1", 1900, " }}", &e), OK);
+    assert_int_equal(render_repeated("{{ 1", "|string", 1900, " }}", &e), OK);
+    assert_int_equal(render_repeated("{{ a", ".b", 90000, " }}", &e), ERR_LIMIT);
+    assert_int_equal(render_repeated("{{ ", "not ", 90000, "1 }}", &e), ERR_LIMIT);
+    assert_int_equal(
+        render_repeated("{% if a %}", "{% elif a %}", 40000, "{% endif %}", &e), ERR_LIMIT);
+    assert_int_equal(render_repeated("{% if a %}", "{% elif a %}", 900, "{% endif %}", &e), OK);
 }
 
 int main(void)
