@@ -1,6 +1,7 @@
 #include "base/error.h"
 
-#include <stdbool.h>
+#include "base/printable.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -12,34 +13,6 @@ const char *err_text(enum err code)
 #undef ERR_TEXT
     };
     return (unsigned)code < N_ERRS ? texts[code] : "unknown error";
-}
-
-/* Bytes of the well-formed UTF-8 character at s, 0 if there is none. */
-static int utf8_char_bytes(const unsigned char *s)
-{
-    int n = s[0] < 0x80                    ? 1
-            : s[0] >= 0xc2 && s[0] <= 0xdf ? 2
-            : (s[0] & 0xf0) == 0xe0        ? 3
-            : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
-                                           : 0;
-    for (int i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    return n;
-}
-
-static void make_printable(char *text)
-{
-    unsigned char *s = (unsigned char *)text;
-    while (*s != 0) {
-        int n = utf8_char_bytes(s);
-        bool control = n == 1 && (*s < 0x20 || *s == 0x7f);
-        if (n == 0 || control) {
-            *s = '?';
-            n = 1;
-        }
-        s += n;
-    }
 }
 
 enum err error_vset(struct error *e, enum err code, const char *format, va_list args)
@@ -92,5 +65,6 @@ enum err error_errno(struct error *e, enum err code, int code_errno, const char 
     char reason[128];
     const char *text = strerror_r(code_errno, reason, sizeof reason);
     snprintf(e->text + n, sizeof e->text - n, ": %s", text);
+    make_printable(e->text); /* a translated text may have been cut inside a character */
     return code;
 }

@@ -29,6 +29,25 @@ static void control_bytes_cannot_reach_a_terminal(void **state)
     assert_string_equal(e.text, "tensor \"a?b?[31m?\xc3\xa9?\"");
 }
 
+/* Texts go into JSON as they are: cut or wrong characters in them would spoil it. */
+static void what_is_left_is_utf8(void **state)
+{
+    (void)state;
+    struct error e;
+    char text[300];
+    for (int pad = 0; pad < 4; pad++) {
+        memset(text, 'x', 254);
+        memcpy(text + 250 + pad, "\xf0\x9f\x90\x9f", 5); /* the last bytes are cut off */
+        error_set(&e, ERR_FORMAT, "%s", text);
+        assert_int_equal(strlen(e.text), pad + 254 > 255 ? 255 : pad + 254);
+        assert_string_equal(e.text + 250 + pad, pad < 2    ? "\xf0\x9f\x90\x9f"
+                                                : pad == 2 ? "???"
+                                                           : "??");
+    }
+    error_set(&e, ERR_FORMAT, "%s", "\xed\xa0\x80 \xc0\xaf \xc2\x9b");
+    assert_string_equal(e.text, "??? ?? ??");
+}
+
 static void prefix_and_errno(void **state)
 {
     (void)state;
@@ -67,6 +86,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(set_returns_the_code_and_cuts),
         cmocka_unit_test(control_bytes_cannot_reach_a_terminal),
+        cmocka_unit_test(what_is_left_is_utf8),
         cmocka_unit_test(prefix_and_errno),
         cmocka_unit_test(every_code_has_a_text),
         cmocka_unit_test(checked_sizes),

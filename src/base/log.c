@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/printable.h"
+
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -50,10 +52,11 @@ void log_at(enum log_level level, const char *format, ...)
                           level_names[level]);
     va_list args;
     va_start(args, format);
-    int wrote = vsnprintf(line + n, sizeof line - n - 1, format, args);
+    if (vsnprintf(line + n, sizeof line - n - 1, format, args) < 0)
+        line[n] = 0;
     va_end(args);
-    if (wrote > 0)
-        n = strlen(line);
+    make_printable(line);
+    n = strlen(line);
     line[n++] = '\n';
     fwrite(line, 1, n, stderr);
 }

@@ -1,4 +1,5 @@
-/* Messages for the operator, on stderr: "12:34:56.789 warn  text". One line each, any thread.
+/* Messages for the operator, on stderr: "12:34:56.789 warn  text". One line each, whatever the text
+ * holds (control characters become '?', it is cut at a thousand bytes), any thread.
  * The level comes from SHOAL_LOG (error, warn, info, debug; default warn) or log_set_level. */
 #ifndef SHOAL_BASE_LOG_H
 #define SHOAL_BASE_LOG_H
