@@ -55,9 +55,11 @@ static struct arena_chunk *chunk_new(struct arena *a, size_t bytes)
     size_t want = bytes > ARENA_CHUNK_BYTES ? bytes : ARENA_CHUNK_BYTES;
     if (want > a->max_bytes - a->held_bytes)
         want = bytes; /* near the limit: exactly what is asked for */
-    if (bytes > a->max_bytes - a->held_bytes)
+    uint64_t total;
+    if (bytes > a->max_bytes - a->held_bytes ||
+        !size_add(want, sizeof(struct arena_chunk) + ARENA_ALIGN, &total))
         return NULL;
-    struct arena_chunk *c = malloc(sizeof *c + ARENA_ALIGN + want);
+    struct arena_chunk *c = malloc(total);
     if (c == NULL)
         return NULL;
     uintptr_t start = (uintptr_t)(c + 1);

@@ -42,6 +42,17 @@ static void limit_is_an_error_and_clear_reuses(void **state)
     arena_release(&a);
 }
 
+/* A size that only the chunk's own header makes wrap. */
+static void no_size_wraps(void **state)
+{
+    (void)state;
+    struct arena a;
+    arena_init(&a, SIZE_MAX);
+    assert_null(arena_alloc(&a, SIZE_MAX - 63));
+    assert_int_equal(a.held_bytes, 0);
+    arena_release(&a);
+}
+
 static void zeroed_and_copied(void **state)
 {
     (void)state;
@@ -61,6 +72,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_are_aligned_and_apart),
         cmocka_unit_test(limit_is_an_error_and_clear_reuses),
+        cmocka_unit_test(no_size_wraps),
         cmocka_unit_test(zeroed_and_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

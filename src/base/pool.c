@@ -5,16 +5,13 @@
 #include "base/pool.h"
 
 #include "base/bounds.h"
+#include "base/cpus.h"
 #include "base/panic.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 enum { SPINS = 4000 }; /* roughly 20 to 100 microseconds */
 
@@ -153,28 +150,8 @@ void pool_run(struct pool *p, pool_fn fn, void *context)
         wait_until(p, is_finished, 0);
 }
 
-/* The CPU quota of this process's cgroup (v2) in whole processors, rounded up; 0: none. */
-static int cgroup_quota(void)
-{
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (f == NULL)
-        return 0;
-    long quota = 0, period = 0;
-    int n = fscanf(f, "%ld %ld", &quota, &period);
-    fclose(f);
-    return n == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
-}
-
 int pool_default_threads(void)
 {
-    int n = 0;
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        n = CPU_COUNT(&set);
-    if (n < 1)
-        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int quota = cgroup_quota();
-    if (quota > 0 && quota < n)
-        n = quota;
-    return n < 1 ? 1 : n > POOL_MAX_THREADS ? POOL_MAX_THREADS : n;
+    int n = cpus_usable();
+    return n > POOL_MAX_THREADS ? POOL_MAX_THREADS : n;
 }

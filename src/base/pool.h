@@ -3,8 +3,9 @@
  * pool_run calls the function once per thread, with thread_i = 0 on the calling thread, and
  * returns when all calls have returned: one barrier per operation. Between operations threads
  * spin for some microseconds (a forward pass is hundreds of operations) and then sleep, so that an idle
- * pool costs nothing. Every thread runs with the default floating-point environment (round to
- * nearest, denormals kept), which the kernels' bits rely on.
+ * pool costs nothing. Threads begin with the floating-point environment of the thread that made the
+ * pool; nothing in the program changes the default one (round to nearest, denormals kept), which the
+ * kernels' bits rely on.
  * A pool has one caller at a time; it is not recursive. */
 #ifndef SHOAL_BASE_POOL_H
 #define SHOAL_BASE_POOL_H
@@ -21,8 +22,7 @@ void pool_free(struct pool *p); /* NULL allowed */
 int pool_n_threads(const struct pool *p);
 void pool_run(struct pool *p, pool_fn fn, void *context);
 
-/* How many threads this process may use: processors it may run on, and the cgroup's CPU quota
- * rounded up, at least 1. */
+/* One thread for every processor that this process may use (base/cpus.h), within the bounds. */
 int pool_default_threads(void);
 
 /* The share of `n` items in thread_i's range [*begin, *end): contiguous, sizes differ by one

@@ -3,6 +3,7 @@
 #include "base/panic.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@ static char empty[1]; /* what data points to before the first byte; never writte
 
 void strbuf_init(struct strbuf *s, size_t max_bytes)
 {
+    ASSERT(max_bytes < SIZE_MAX / 2); /* sizes below cannot wrap */
     *s = (struct strbuf){.data = empty, .max_bytes = max_bytes};
 }
 
