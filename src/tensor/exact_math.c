@@ -14,13 +14,19 @@
 
 static uint64_t f64_bits(double x)
 {
-    union { double f; uint64_t u; } v = {.f = x};
+    union {
+        double f;
+        uint64_t u;
+    } v = {.f = x};
     return v.u;
 }
 
 static double f64_from_bits(uint64_t bits)
 {
-    union { uint64_t u; double f; } v = {.u = bits};
+    union {
+        uint64_t u;
+        double f;
+    } v = {.u = bits};
     return v.f;
 }
 
@@ -35,8 +41,8 @@ static double pow2_f64(int n)
     return f64_from_bits((uint64_t)(n + 1023) << 52);
 }
 
-/* e^x = 2^n e^r with r = x - n ln 2, |r| <= ln 2 / 2. The scale 2^n is applied in two exact halves, of
- * which the second may round into the denormals or to infinity. */
+/* e^x = 2^n e^r with r = x - n ln 2, |r| <= ln 2 / 2. The scale 2^n is applied in two exact halves,
+ * of which the second may round into the denormals or to infinity. */
 float exact_expf(float x)
 {
     if (!(x < EXPF_MAX))
@@ -60,7 +66,8 @@ float exact_expf(float x)
     return p * pow2_f32(half) * pow2_f32(n - half);
 }
 
-/* ln 2 in two parts; the first has 20 zero bits at the end, so n * LN2_HI is exact for |n| < 2^20. */
+/* ln 2 in two parts; the first has 20 zero bits at the end, so n * LN2_HI is exact for |n| < 2^20.
+ */
 #define LN2_HI 0x1.62e42fee00000p-1
 #define LN2_LO 0x1.a39ef35793c76p-33
 
@@ -77,9 +84,20 @@ static double horner(const double *c, int n, double x)
 
 double exact_exp(double x)
 {
-    static const double c[] = {1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0,
-                               1.0 / 3628800.0, 1.0 / 362880.0, 1.0 / 40320.0, 1.0 / 5040.0,
-                               1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0};
+    static const double c[] = {1.0 / 6227020800.0,
+                               1.0 / 479001600.0,
+                               1.0 / 39916800.0,
+                               1.0 / 3628800.0,
+                               1.0 / 362880.0,
+                               1.0 / 40320.0,
+                               1.0 / 5040.0,
+                               1.0 / 720.0,
+                               1.0 / 120.0,
+                               1.0 / 24.0,
+                               1.0 / 6.0,
+                               0.5,
+                               1.0,
+                               1.0};
     if (!(x < 709.8))
         return x >= 709.8 ? f64_from_bits(0x7ff0000000000000u) : x;
     if (x <= -745.2)
@@ -112,8 +130,8 @@ static void log_parts(double x, double *high, double *low)
         m *= 0.5;
         n++;
     }
-    double f = m - 1.0;        /* exact */
-    double divisor = m + 1.0;  /* rounded; what was lost: */
+    double f = m - 1.0;       /* exact */
+    double divisor = m + 1.0; /* rounded; what was lost: */
     double divisor_low = m - (divisor - 1.0);
     double s = f / divisor;
     double s_low = (fma(-s, divisor, f) - s * divisor_low) / divisor;
@@ -156,15 +174,16 @@ double exact_pow(double base, double exponent)
     return fma(power, rest, power);
 }
 
-/* x = n pi/2 + r, |r| <= pi/4. The first step is exact: both x and n * PIO2_1 are multiples of 2^-52
- * wherever |x| >= 1/2, and the difference is below 1. */
+/* x = n pi/2 + r, |r| <= pi/4. The first step is exact: both x and n * PIO2_1 are multiples of
+ * 2^-52 wherever |x| >= 1/2, and the difference is below 1. */
 void exact_sincos(double x, double *sine, double *cosine)
 {
-    static const double sin_c[] = {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0,
-                                   1.0 / 362880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0};
-    static const double cos_c[] = {1.0 / 20922789888000.0, -1.0 / 87178291200.0,
-                                   1.0 / 479001600.0, -1.0 / 3628800.0, 1.0 / 40320.0,
-                                   -1.0 / 720.0, 1.0 / 24.0, -0.5};
+    static const double sin_c[] = {
+        -1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800.0, 1.0 / 362880.0,
+        -1.0 / 5040.0,          1.0 / 120.0,        -1.0 / 6.0};
+    static const double cos_c[] = {
+        1.0 / 20922789888000.0, -1.0 / 87178291200.0, 1.0 / 479001600.0, -1.0 / 3628800.0,
+        1.0 / 40320.0,          -1.0 / 720.0,         1.0 / 24.0,        -0.5};
     if (!(fabs(x) < 0x1p30)) {
         *sine = *cosine = f64_from_bits(0x7ff8000000000000u);
         return;

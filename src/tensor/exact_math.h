@@ -13,7 +13,8 @@ float exact_expf(float x);
 
 /* The numbers of exact_expf, for the vector kernels that repeat it. e^x = 2^n e^r, n = x / ln 2 to
  * the nearest integer (read from the low bits of fma(x, LOG2E, SHIFT)), r = x - n ln 2 in two fmas;
- * e^r by Horner with C7 … C2, 1, 1, each an fma; the result is (e^r * 2^(n>>1)) * 2^(n - (n>>1)). */
+ * e^r by Horner with C7 … C2, 1, 1, each an fma; the result is (e^r * 2^(n>>1)) * 2^(n - (n>>1)).
+ */
 #define EXPF_MAX 88.73f
 #define EXPF_MIN (-104.0f)
 #define EXPF_LOG2E 0x1.715476p0f
@@ -30,7 +31,8 @@ float exact_expf(float x);
 /* Natural logarithm, x > 0; 0 gives -inf, negative NaN, +inf itself. Relative error below 2^-52. */
 double exact_log(double x);
 
-/* e^x. x <= -745.2 gives 0, x >= 709.8 +inf, NaN NaN. Relative error of a normal result below 2^-51. */
+/* e^x. x <= -745.2 gives 0, x >= 709.8 +inf, NaN NaN. Relative error of a normal result below
+ * 2^-51. */
 double exact_exp(double x);
 
 /* base^exponent for base > 0 (rope frequencies), with the logarithm and its product in two doubles:

@@ -1,5 +1,5 @@
-/* The bounds that exact_math.h promises, against long double libm, over dense sweeps and the ends of
- * every range; and a few results as bits, so that a change of constants or order is noticed. */
+/* The bounds that exact_math.h promises, against long double libm, over dense sweeps and the ends
+ * of every range; and a few results as bits, so that a change of constants or order is noticed. */
 #include "tensor/exact_math.h"
 
 #include <setjmp.h>

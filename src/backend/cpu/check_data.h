@@ -31,7 +31,8 @@ static inline float random_unit(struct random *r)
 /* What values a test takes. The sequences of the hostile kinds hold no NaN and no infinity. */
 enum fill {
     FILL_RANDOM,
-    FILL_EXTREME,  /* largest codes (-128, 0, 15, 63) and scales of one sign: sums as large as can be */
+    FILL_EXTREME, /* largest codes (-128, 0, 15, 63) and scales of one sign: sums as large as can be
+                   */
     FILL_ZERO,
     FILL_DENORMAL, /* tiny activations and scales */
     FILL_HUGE,

@@ -1,15 +1,8 @@
-/* The CPU backend: handles, memory and the distribution of every operation over the pool. What is
- * computed stands in the kernels; here is who computes which part. Operations run at once, so `sync`
- * has nothing to wait for, and one pool_run is one barrier.
- *
- * Scratch (quantised activations, the rotations of the current positions) is sized when handles are
- * made: for the widest quantised matrix and the tallest tensor. No operation allocates. */
-#include "backend/backend.h"
+/* The CPU backend's operations: how each is shared out over the pool. What is computed stands in
+ * the kernels; here is who computes which part. Operations run at once, so `sync` has nothing to
+ * wait for, and one pool_run is one barrier. */
+#include "backend/cpu/cpu_impl.h"
 
-#include "backend/cpu/kernels.h"
-#include "backend/cpu/memory.h"
-#include "base/panic.h"
-#include "base/size.h"
 #include "tensor/exact_math.h"
 
 #include <math.h>
@@ -17,280 +10,10 @@
 #include <string.h>
 
 enum {
-    ALONE = 1 << 14,        /* elements below which waking the pool costs more than it saves */
-    MATMUL_MANY_MAX = 8,    /* matrices behind one barrier */
-    ATTENTION_HEADS = 4,    /* query heads of one piece of work; they share their keys */
+    ALONE = 1 << 14,     /* elements below which waking the pool costs more than it saves */
+    MATMUL_MANY_MAX = 8, /* matrices behind one barrier */
+    ATTENTION_HEADS = 4, /* query heads of one piece of work; they share their keys */
 };
-
-struct tensor {
-    int rows, cols;
-    float *data; /* [rows][cols] */
-    size_t bytes;
-};
-
-struct weight {
-    struct packed packed;
-    size_t bytes;
-};
-
-struct kv_store {
-    struct kv_shape shape;
-    size_t block_bytes; /* of one block of one layer: keys, or values */
-    size_t bytes;       /* of keys, and of values */
-    uint8_t *keys, *values; /* [layer][block][kv head][KV_BLOCK_TOKENS][head_size] */
-};
-
-/* Cosines and sines of the positions of the last rope operation: all layers ask for the same. */
-struct turns {
-    int n, n_pairs;
-    int32_t *positions;      /* [n] */
-    double *inv_freq;        /* [n_pairs] */
-    float *table;            /* [n][n_pairs cosines, n_pairs sines] */
-    int max_rows, max_pairs; /* what the arrays hold */
-};
-
-struct cpu {
-    struct backend base;
-    struct pool *pool;
-    struct kernels kernels;
-    int max_rows;  /* of any tensor */
-    int max_width; /* of any quantised weight */
-    int max_head;  /* of any store */
-    struct quant_group *quantised; /* room for n_quantised groups */
-    size_t n_quantised;
-    struct turns turns;
-};
-
-static struct cpu *cpu_of(struct backend *b)
-{
-    return (struct cpu *)b;
-}
-
-/* --- memory --------------------------------------------------------------------------------- */
-
-static void quantised_release(struct cpu *c)
-{
-    cpu_free(c->quantised, c->n_quantised * sizeof c->quantised[0]);
-    c->quantised = NULL;
-    c->n_quantised = 0;
-}
-
-/* Room to quantise any tensor as input of any matrix. After a failure there is none, but the next
- * tensor or weight asks again. */
-static bool quantised_reserve(struct cpu *c)
-{
-    size_t n = (size_t)c->max_rows * (size_t)(c->max_width / GROUP);
-    if (n <= c->n_quantised)
-        return true;
-    quantised_release(c);
-    c->quantised = cpu_alloc(n * sizeof c->quantised[0]);
-    if (c->quantised == NULL)
-        return false;
-    c->n_quantised = n;
-    return true;
-}
-
-static void turns_release(struct turns *t)
-{
-    free(t->positions);
-    free(t->inv_freq);
-    free(t->table);
-    *t = (struct turns){0};
-}
-
-static bool turns_reserve(struct cpu *c)
-{
-    struct turns *t = &c->turns;
-    int n_pairs = c->max_head / 2;
-    if (c->max_rows <= t->max_rows && n_pairs <= t->max_pairs)
-        return true;
-    turns_release(t);
-    t->positions = calloc((size_t)c->max_rows + 1, sizeof t->positions[0]);
-    t->inv_freq = calloc((size_t)n_pairs + 1, sizeof t->inv_freq[0]);
-    t->table = calloc((size_t)c->max_rows * n_pairs + 1, 2 * sizeof t->table[0]);
-    t->max_rows = c->max_rows;
-    t->max_pairs = n_pairs;
-    if (t->positions != NULL && t->inv_freq != NULL && t->table != NULL)
-        return true;
-    turns_release(t);
-    return false;
-}
-
-static enum err cpu_tensor_new(struct backend *b, int rows, int cols, struct tensor **out,
-                               struct error *e)
-{
-    struct cpu *c = cpu_of(b);
-    ASSERT(rows >= 1 && cols >= 1);
-    *out = NULL;
-    struct tensor *t = calloc(1, sizeof *t);
-    size_t bytes = (size_t)rows * cols * sizeof(float);
-    float *data = cpu_alloc(bytes);
-    c->max_rows = rows > c->max_rows ? rows : c->max_rows;
-    if (t == NULL || data == NULL || !quantised_reserve(c) || !turns_reserve(c)) {
-        cpu_free(data, bytes);
-        free(t);
-        return error_set(e, ERR_MEMORY, "activations of %d x %d: no memory for %zu bytes", rows,
-                         cols, bytes);
-    }
-    *t = (struct tensor){.rows = rows, .cols = cols, .data = data, .bytes = bytes};
-    *out = t;
-    return OK;
-}
-
-static void cpu_tensor_free(struct backend *b, struct tensor *t)
-{
-    (void)b;
-    if (t == NULL)
-        return;
-    cpu_free(t->data, t->bytes);
-    free(t);
-}
-
-static void cpu_write(struct backend *b, struct tensor *t, int row, int n, const float *src)
-{
-    (void)b;
-    ASSERT(row >= 0 && n >= 0 && row <= t->rows - n);
-    if (n > 0)
-        memcpy(t->data + (size_t)row * t->cols, src, (size_t)n * t->cols * sizeof(float));
-}
-
-static void cpu_read(struct backend *b, const struct tensor *t, int row, int n, float *dst)
-{
-    (void)b;
-    ASSERT(row >= 0 && n >= 0 && row <= t->rows - n);
-    if (n > 0)
-        memcpy(dst, t->data + (size_t)row * t->cols, (size_t)n * t->cols * sizeof(float));
-}
-
-static void cpu_sync(struct backend *b)
-{
-    (void)b;
-}
-
-struct pack_job {
-    const struct packed *packed;
-    const uint8_t *rows;
-    size_t row_bytes;
-};
-
-/* Threads pack the panels that they will read: memory is local to who touches it first. */
-static void pack_part(void *context, int thread_i, int n_threads)
-{
-    const struct pack_job *job = context;
-    int begin, end;
-    pool_share(job->packed->n_panels, thread_i, n_threads, &begin, &end);
-    pack_panels(job->packed, job->rows, job->row_bytes, begin, end);
-}
-
-static enum err cpu_weight_new(struct backend *b, enum dtype type, int n_rows, int n_cols,
-                               const void *data, struct weight **out, struct error *e)
-{
-    struct cpu *c = cpu_of(b);
-    struct packed packed;
-    uint64_t row_bytes;
-    *out = NULL;
-    if (!pack_layout(type, n_rows, n_cols, &packed) ||
-        !dtype_row_bytes(type, (uint64_t)n_cols, &row_bytes))
-        return error_set(e, ERR_UNSUPPORTED, "the CPU backend has no kernels for %d x %d of %s",
-                         n_rows, n_cols, dtype_name(type));
-    size_t bytes = (size_t)packed.n_panels * packed.panel_bytes;
-    struct weight *w = calloc(1, sizeof *w);
-    packed.data = cpu_alloc(bytes);
-    if (pack_is_quantised(packed.format) && n_cols > c->max_width)
-        c->max_width = n_cols;
-    if (w == NULL || packed.data == NULL || !quantised_reserve(c)) {
-        cpu_free(packed.data, bytes);
-        free(w);
-        return error_set(e, ERR_MEMORY, "weights of %d x %d, %s: no memory for %zu bytes", n_rows,
-                         n_cols, dtype_name(type), bytes);
-    }
-    struct pack_job job = {&packed, data, row_bytes};
-    pool_run(c->pool, pack_part, &job);
-    *w = (struct weight){.packed = packed, .bytes = bytes};
-    *out = w;
-    return OK;
-}
-
-static void cpu_weight_free(struct backend *b, struct weight *w)
-{
-    (void)b;
-    if (w == NULL)
-        return;
-    cpu_free(w->packed.data, w->bytes);
-    free(w);
-}
-
-static size_t cpu_weight_bytes(const struct weight *w)
-{
-    return w->bytes;
-}
-
-static enum err cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv_store **out,
-                           struct error *e)
-{
-    struct cpu *c = cpu_of(b);
-    ASSERT(shape->n_layers >= 0 && shape->n_blocks >= 1 && shape->n_kv_heads >= 1);
-    ASSERT(shape->head_size >= 1 && shape->head_size <= SHAPE_MAX_HEAD_SIZE);
-    *out = NULL;
-    uint64_t block_bytes = (uint64_t)KV_BLOCK_TOKENS * shape->head_size * shape->n_kv_heads *
-                           (shape->type == KV_F16 ? 2 : 4);
-    uint64_t bytes;
-    bool fits = size_mul((uint64_t)shape->n_layers * shape->n_blocks, block_bytes, &bytes);
-    struct kv_store *kv = calloc(1, sizeof *kv);
-    uint8_t *keys = fits ? cpu_alloc(bytes) : NULL, *values = fits ? cpu_alloc(bytes) : NULL;
-    c->max_head = shape->head_size > c->max_head ? shape->head_size : c->max_head;
-    if (kv == NULL || keys == NULL || values == NULL || !turns_reserve(c)) {
-        cpu_free(keys, bytes);
-        cpu_free(values, bytes);
-        free(kv);
-        return error_set(e, ERR_MEMORY,
-                         "KV store of %d layers, %d blocks: no memory for 2 x %llu bytes",
-                         shape->n_layers, shape->n_blocks, (unsigned long long)bytes);
-    }
-    *kv = (struct kv_store){.shape = *shape,
-                            .block_bytes = block_bytes,
-                            .bytes = bytes,
-                            .keys = keys,
-                            .values = values};
-    *out = kv;
-    return OK;
-}
-
-static void cpu_kv_free(struct backend *b, struct kv_store *kv)
-{
-    (void)b;
-    if (kv == NULL)
-        return;
-    cpu_free(kv->keys, kv->bytes);
-    cpu_free(kv->values, kv->bytes);
-    free(kv);
-}
-
-static size_t cpu_kv_bytes(const struct kv_store *kv)
-{
-    return 2 * kv->bytes;
-}
-
-static size_t kv_block_at(const struct kv_store *kv, int layer, int block)
-{
-    ASSERT(layer >= 0 && layer < kv->shape.n_layers);
-    ASSERT(block >= 0 && block < kv->shape.n_blocks);
-    return ((size_t)layer * kv->shape.n_blocks + block) * kv->block_bytes;
-}
-
-static void cpu_kv_copy_block(struct backend *b, struct kv_store *kv, int from, int to)
-{
-    (void)b;
-    if (from == to)
-        return;
-    for (int layer = 0; layer < kv->shape.n_layers; layer++) {
-        size_t source = kv_block_at(kv, layer, from), target = kv_block_at(kv, layer, to);
-        memcpy(kv->keys + target, kv->keys + source, kv->block_bytes);
-        memcpy(kv->values + target, kv->values + source, kv->block_bytes);
-    }
-}
-
-/* --- operations ------------------------------------------------------------------------------ */
 
 /* Run fn over the pool, or on this thread alone where the whole work is `elems` cheap elements. */
 static void run(struct cpu *c, size_t elems, pool_fn fn, void *job)
@@ -327,8 +50,8 @@ static void cpu_embed(struct backend *b, struct tensor *y, const struct weight *
     ASSERT(n <= y->rows && y->cols == W->packed.n_cols);
     for (int i = 0; i < n; i++)
         ASSERT(ids[i] >= 0 && ids[i] < W->packed.n_rows);
-    struct row_job job = {.y = y->data, .packed = &W->packed, .index = ids, .n = n,
-                          .cols = y->cols};
+    struct row_job job = {
+        .y = y->data, .packed = &W->packed, .index = ids, .n = n, .cols = y->cols};
     run(cpu_of(b), (size_t)n * y->cols, embed_part, &job);
 }
 
@@ -348,8 +71,13 @@ static void cpu_rms_norm(struct backend *b, struct tensor *y, const struct tenso
 {
     struct cpu *c = cpu_of(b);
     ASSERT(n <= x->rows && n <= y->rows && x->cols == y->cols && gain->cols == x->cols);
-    struct row_job job = {.kernels = &c->kernels, .y = y->data, .x = x->data, .z = gain->data,
-                          .eps = eps, .n = n, .cols = x->cols};
+    struct row_job job = {.kernels = &c->kernels,
+                          .y = y->data,
+                          .x = x->data,
+                          .z = gain->data,
+                          .eps = eps,
+                          .n = n,
+                          .cols = x->cols};
     run(c, (size_t)n * x->cols, norm_part, &job);
 }
 
@@ -395,8 +123,12 @@ static void matmul_group(struct cpu *c, struct tensor *const y[], const struct w
     for (int i = 0; i < n_weights; i++) {
         const struct packed *w = &W[i]->packed;
         ASSERT(w->n_cols == x->cols && n <= y[i]->rows && w->n_rows == y[i]->cols);
-        job.m[i] = (struct matmul){.w = w, .x = x->data, .q = c->quantised, .y = y[i]->data,
-                                   .y_stride = (size_t)y[i]->cols, .n = n};
+        job.m[i] = (struct matmul){.w = w,
+                                   .x = x->data,
+                                   .q = c->quantised,
+                                   .y = y[i]->data,
+                                   .y_stride = (size_t)y[i]->cols,
+                                   .n = n};
         job.total_panels += w->n_panels;
         quantise = quantise || pack_is_quantised(w->format);
     }
@@ -440,8 +172,8 @@ static void cpu_add(struct backend *b, struct tensor *x, const struct tensor *y,
 {
     struct cpu *c = cpu_of(b);
     ASSERT(n <= x->rows && n <= y->rows && x->cols == y->cols);
-    struct row_job job = {.kernels = &c->kernels, .y = x->data, .x = y->data, .n = n,
-                          .cols = x->cols};
+    struct row_job job = {
+        .kernels = &c->kernels, .y = x->data, .x = y->data, .n = n, .cols = x->cols};
     run(c, (size_t)n * x->cols, add_part, &job);
 }
 
@@ -459,8 +191,12 @@ static void cpu_silu_mul(struct backend *b, struct tensor *y, const struct tenso
     struct cpu *c = cpu_of(b);
     ASSERT(n <= y->rows && n <= gate->rows && n <= up->rows);
     ASSERT(y->cols == gate->cols && y->cols == up->cols);
-    struct row_job job = {.kernels = &c->kernels, .y = y->data, .x = gate->data, .z = up->data,
-                          .n = n, .cols = y->cols};
+    struct row_job job = {.kernels = &c->kernels,
+                          .y = y->data,
+                          .x = gate->data,
+                          .z = up->data,
+                          .n = n,
+                          .cols = y->cols};
     run(c, (size_t)n * y->cols, silu_part, &job);
 }
 
@@ -484,7 +220,7 @@ static void cpu_gather(struct backend *b, struct tensor *y, const struct tensor 
     run(cpu_of(b), (size_t)n * x->cols, gather_part, &job);
 }
 
-/* --- rope ------------------------------------------------------------------------------------ */
+/* --- rope --- */
 
 static void turns_part(void *context, int thread_i, int n_threads)
 {
@@ -537,7 +273,8 @@ static void rope_part(void *context, int thread_i, int n_threads)
     pool_share(job->n * job->n_heads, thread_i, n_threads, &begin, &end);
     for (int i = begin; i < end; i++)
         job->cpu->kernels.rotate(job->x + (size_t)i * spec->head_size,
-                                 job->cpu->turns.table + (size_t)(i / job->n_heads) * spec->rope_size,
+                                 job->cpu->turns.table +
+                                     (size_t)(i / job->n_heads) * spec->rope_size,
                                  spec->rope_size, spec->halves);
 }
 
@@ -554,7 +291,7 @@ static void cpu_rope(struct backend *b, struct tensor *x, const struct rope_spec
     run(c, (size_t)n * x->cols, rope_part, &job);
 }
 
-/* --- key-value store and attention ----------------------------------------------------------- */
+/* --- key-value store and attention --- */
 
 struct kv_job {
     const struct kernels *kernels;
@@ -611,8 +348,8 @@ struct attention_job {
     struct attention a;
 };
 
-/* One piece of work is up to ATTENTION_HEADS query heads of one key-value head of one row. Pieces are
- * dealt out in turn, because later rows of a prefill see more positions than earlier ones. */
+/* One piece of work is up to ATTENTION_HEADS query heads of one key-value head of one row. Pieces
+ * are dealt out in turn, because later rows of a prefill see more positions than earlier ones. */
 static void attention_part(void *context, int thread_i, int n_threads)
 {
     const struct attention_job *job = context;
@@ -624,8 +361,7 @@ static void attention_part(void *context, int thread_i, int n_threads)
         int kv_head = i % per_row / per_kv_head, part = i % per_kv_head;
         int begin = part * ATTENTION_HEADS;
         int end = begin + ATTENTION_HEADS < sharing ? begin + ATTENTION_HEADS : sharing;
-        job->kernels->attention(a, i / per_row, kv_head * sharing + begin,
-                                kv_head * sharing + end);
+        job->kernels->attention(a, i / per_row, kv_head * sharing + begin, kv_head * sharing + end);
     }
 }
 
@@ -641,22 +377,26 @@ static void cpu_attention(struct backend *b, struct tensor *y, const struct tens
         ASSERT(batch->positions[r] >= 0);
         work += (size_t)(batch->positions[r] + 1) * q->cols;
     }
-    struct attention_job job = {
-        .kernels = &c->kernels,
-        .a = {.keys = kv->keys + layer_at, .values = kv->values + layer_at, .type = s->type,
-              .n_heads = n_heads, .n_kv_heads = s->n_kv_heads, .head_size = s->head_size,
-              .scale = 1.0f / sqrtf((float)s->head_size), .q = q->data, .y = y->data,
-              .batch = batch}};
+    struct attention_job job = {.kernels = &c->kernels,
+                                .a = {.keys = kv->keys + layer_at,
+                                      .values = kv->values + layer_at,
+                                      .type = s->type,
+                                      .n_heads = n_heads,
+                                      .n_kv_heads = s->n_kv_heads,
+                                      .head_size = s->head_size,
+                                      .scale = 1.0f / sqrtf((float)s->head_size),
+                                      .q = q->data,
+                                      .y = y->data,
+                                      .batch = batch}};
     run(c, work, attention_part, &job);
 }
 
-/* --- the instance ---------------------------------------------------------------------------- */
+/* --- the instance --- */
 
 static void cpu_free_backend(struct backend *b)
 {
     struct cpu *c = cpu_of(b);
-    quantised_release(c);
-    turns_release(&c->turns);
+    cpu_scratch_release(c);
     free(c);
 }
 
@@ -694,10 +434,8 @@ enum err backend_cpu_open(struct pool *pool, struct backend **out, struct error 
     if (err)
         return err;
     struct cpu *c = xcalloc(1, sizeof *c);
-    c->base = (struct backend){.ops = &cpu_ops,
-                               .name = "cpu",
-                               .variant = kernels.variant,
-                               .numerics_id = "exact-1"};
+    c->base = (struct backend){
+        .ops = &cpu_ops, .name = "cpu", .variant = kernels.variant, .numerics_id = "exact-1"};
     c->pool = pool;
     c->kernels = kernels;
     *out = &c->base;

@@ -20,8 +20,8 @@
 #include <stdint.h>
 
 enum {
-    STRIPES = 16,           /* accumulators of a reduction: element i goes to i % STRIPES */
-    ATTENTION_CHUNK = 256,  /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
+    STRIPES = 16,          /* accumulators of a reduction: element i goes to i % STRIPES */
+    ATTENTION_CHUNK = 256, /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
 };
 
 /* GROUP consecutive activations of a row as int8 codes. One struct, because a tile of tokens then
@@ -84,8 +84,8 @@ enum err kernels_select(const char *isa, struct kernels *out, struct error *e);
 /* The names that kernels_select takes on this processor, separated by ", ": "ref, avx2". */
 void kernels_names(char *text, size_t text_bytes);
 
-/* One instruction set of this architecture above plain C. The list, best last, ended by a NULL name,
- * is in the file that CMake chose: x86/isas_x86.c, isas_none.c. */
+/* One instruction set of this architecture above plain C. The list, best last, ended by a NULL
+ * name, is in the file that CMake chose: x86/isas_x86.c, isas_none.c. */
 struct isa {
     const char *name;
     bool (*present)(void); /* the processor has it, and the operating system saves its registers */

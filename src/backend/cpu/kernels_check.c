@@ -21,7 +21,7 @@ static const char *const fill_names[N_FILLS] = {"random", "extreme", "zero", "de
 static struct kernels ref;
 static int n_compared, n_failures;
 
-/* --- buffers and comparison ------------------------------------------------------------------- */
+/* --- buffers and comparison --- */
 
 /* `bytes` writable bytes between guards, off any alignment by `skew` bytes. */
 static void *guarded_new(size_t bytes, size_t skew)
@@ -86,7 +86,7 @@ static float *values_new(struct random *r, enum fill fill, bool hostile, size_t 
     return x;
 }
 
-/* --- the checks --------------------------------------------------------------------------------- */
+/* --- the checks --- */
 
 static void check_quantise(const struct kernels *k)
 {
@@ -197,7 +197,8 @@ static void check_format(const struct kernels *k, enum dtype type)
     for (size_t t = 0; t < sizeof token_counts / sizeof token_counts[0]; t++)
         for (size_t r = 0; r < 6; r++)
             check_product(k, type, FILL_RANDOM, r == 3, row_counts[r],
-                          block == 1 ? float_widths[(t + r) % 8] : block * block_counts[(t + r) % 6],
+                          block == 1 ? float_widths[(t + r) % 8]
+                                     : block * block_counts[(t + r) % 6],
                           token_counts[t]);
     for (int fill = 0; fill < N_FILLS; fill++)
         for (size_t b = 0; b < 6; b++)
@@ -249,8 +250,8 @@ static void check_rms_norm(const struct kernels *k)
 static void check_elementwise(const struct kernels *k)
 {
     struct random random = {.state = 13};
-    static const float special[] = {0.0f,  -0.0f,  88.72f,  88.73f,   88.74f,    -88.73f, 103.9f,
-                                    104.f, 104.1f, -104.0f, -104.1f,  87.34f,    1e-30f,  -1e-30f,
+    static const float special[] = {0.0f,  -0.0f,  88.72f,  88.73f,   88.74f,    -88.73f,  103.9f,
+                                    104.f, 104.1f, -104.0f, -104.1f,  87.34f,    1e-30f,   -1e-30f,
                                     1e30f, -1e30f, NAN,     INFINITY, -INFINITY, 0x1p-149f};
     for (int i = 0; i < N_LENGTHS * N_FILLS; i++) {
         size_t n = (size_t)lengths[i % N_LENGTHS] * 3, bytes = n * sizeof(float);
@@ -369,8 +370,16 @@ static void check_attention_case(const struct kernels *k, const struct attention
     uint8_t *keys = store_new(&random, c, n_blocks), *values = store_new(&random, c, n_blocks);
     float *q = values_new(&random, c->fill, false, n);
     float *y = guarded_new(bytes, 4), *expected = guarded_new(bytes, 0);
-    struct attention a = {keys, values, c->type, n_heads, c->n_kv_heads, c->head_size,
-                          1.0f / sqrtf((float)c->head_size), q, y, &batch};
+    struct attention a = {keys,
+                          values,
+                          c->type,
+                          n_heads,
+                          c->n_kv_heads,
+                          c->head_size,
+                          1.0f / sqrtf((float)c->head_size),
+                          q,
+                          y,
+                          &batch};
     struct attention a_ref = a;
     a_ref.y = expected;
     for (int row = 0; row < 2; row++) {
@@ -401,8 +410,8 @@ static void check_attention(const struct kernels *k)
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
         for (size_t p = 0; p < sizeof counts / sizeof counts[0]; p++) {
             for (int type = 0; type < 2; type++, i++) {
-                struct attention_case c = {(enum kv_type)type, 1 + i % 2, 1 + i % 9, sizes[s],
-                                           counts[p], FILL_RANDOM, i % 7 == 0};
+                struct attention_case c = {(enum kv_type)type, 1 + i % 2,   1 + i % 9, sizes[s],
+                                           counts[p],          FILL_RANDOM, i % 7 == 0};
                 check_attention_case(k, &c);
                 if (counts[p] < 256) {
                     c.fill = (enum fill)(i % N_FILLS);
@@ -417,12 +426,12 @@ static const struct {
     const char *op;
     void (*run)(const struct kernels *k);
 } checks[] = {
-    {"quantise", check_quantise}, {"matmul", check_matmul},       {"rms_norm", check_rms_norm},
+    {"quantise", check_quantise},         {"matmul", check_matmul}, {"rms_norm", check_rms_norm},
     {"silu_mul, add", check_elementwise}, {"rotate", check_rotate}, {"to_f16", check_to_f16},
     {"attention", check_attention},
 };
 
-/* --- speed --------------------------------------------------------------------------------------- */
+/* --- speed --- */
 
 /* Of this thread's processor time, so that other work on the machine disturbs less. */
 static double seconds(void)
@@ -463,8 +472,8 @@ static double read_bandwidth(void)
         t = seconds() - t;
         best = t < best ? t : best;
     }
-    volatile uint64_t keep = sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] +
-                             sums[7];
+    volatile uint64_t keep =
+        sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
     (void)keep;
     cpu_free(p, bytes);
     return (double)bytes / best * 1e-9;

@@ -34,7 +34,7 @@ static struct quant_group *new_quantised(size_t n)
     return malloc((n / GROUP + 1) * sizeof(struct quant_group));
 }
 
-/* --- quantised activations ---------------------------------------------------------------- */
+/* --- quantised activations --- */
 
 static void quantising_is_off_by_half_a_step(void **state)
 {
@@ -83,7 +83,7 @@ static void quantising_rounds_ties_to_even_and_marks_what_is_not_finite(void **s
     free(q);
 }
 
-/* --- matrix products ---------------------------------------------------------------------- */
+/* --- matrix products --- */
 
 struct product {
     struct packed w;
@@ -176,7 +176,7 @@ static void products_are_within_their_bounds(void **state)
     }
 }
 
-/* --- rows --------------------------------------------------------------------------------- */
+/* --- rows --- */
 
 static void rms_norm_is_within_its_bound(void **state)
 {
@@ -247,8 +247,7 @@ static void rotation_is_within_its_bound(void **state)
     }
 }
 
-/* --- attention ---------------------------------------------------------------------------- */
-
+/* --- attention --- */
 
 static void store(uint8_t *at, size_t i, float x, enum kv_type type, float *kept)
 {
@@ -272,19 +271,22 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
         table[b] = n_blocks - 1 - b; /* blocks in reverse */
     for (int p = 0; p < n_positions; p++) {
         for (int d = 0; d < head_size; d++) {
-            size_t at = ((size_t)table[p / KV_BLOCK_TOKENS] * KV_BLOCK_TOKENS +
-                         p % KV_BLOCK_TOKENS) * head_size + d;
+            size_t at =
+                ((size_t)table[p / KV_BLOCK_TOKENS] * KV_BLOCK_TOKENS + p % KV_BLOCK_TOKENS) *
+                    head_size +
+                d;
             size_t kept = (size_t)p * head_size + d;
             store(keys, at, random_unit(&random) * spread, type, &kept_k[kept]);
             store(values, at, random_unit(&random), type, &kept_v[kept]);
         }
     }
-    float *q = new_values(&random, FILL_RANDOM, (size_t)head_size), *y = calloc((size_t)head_size, 4);
+    float *q = new_values(&random, FILL_RANDOM, (size_t)head_size),
+          *y = calloc((size_t)head_size, 4);
     int32_t position = n_positions - 1;
     const int32_t *tables[] = {table};
     struct batch batch = {1, &position, tables};
-    struct attention a = {keys, values, type, 1, 1, head_size, 1.0f / sqrtf((float)head_size),
-                          q, y, &batch};
+    struct attention a = {keys, values, type,  1, 1, head_size, 1.0f / sqrtf((float)head_size),
+                          q,    y,      &batch};
     struct kernels k;
     kernels_ref(&k);
     k.attention(&a, 0, 0, 1);

@@ -1,6 +1,6 @@
 /* Small pieces come from the heap. From HEAP_LIMIT up a piece is a mapping of its own, so that
- * unloading a model returns its memory at once; from HUGE_PAGE up it starts on a huge page boundary:
- * the mapping is made one huge page longer and both overhangs are given back. */
+ * unloading a model returns its memory at once; from HUGE_PAGE up it starts on a huge page
+ * boundary: the mapping is made one huge page longer and both overhangs are given back. */
 #include "backend/cpu/memory.h"
 
 #include "base/size.h"

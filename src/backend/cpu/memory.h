@@ -6,7 +6,8 @@
 
 #include <stddef.h>
 
-/* NULL when there is no memory. `bytes` 0 is allowed. Pages are touched by whoever uses them first. */
+/* NULL when there is no memory. `bytes` 0 is allowed. Pages are touched by whoever uses them first.
+ */
 void *cpu_alloc(size_t bytes);
 void cpu_free(void *p, size_t bytes); /* `bytes` as given to cpu_alloc; NULL allowed */
 

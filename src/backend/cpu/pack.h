@@ -1,6 +1,6 @@
 /* Weights as the CPU kernels read them: panels of PANEL_ROWS rows, in which one output row is one
- * SIMD lane. Codes and scales are the file's own, only moved, so a panel holds exactly the values of
- * the file, at the same number of bits.
+ * SIMD lane. Codes and scales are the file's own, only moved, so a panel holds exactly the values
+ * of the file, at the same number of bits.
  *
  * A panel is up to three regions, each starting on 64 bytes, the same for every panel of a matrix:
  *
@@ -38,15 +38,7 @@ enum {
     Q6_GROUP_BYTES = Q4_GROUP_BYTES + Q4_GROUP_BYTES / 2,
 };
 
-enum pack_format {
-    PACK_F32,
-    PACK_F16,
-    PACK_BF16,
-    PACK_Q8_0,
-    PACK_Q4_0,
-    PACK_Q6_K,
-    N_PACK_FORMATS
-};
+enum pack_format { PACK_F32, PACK_F16, PACK_BF16, PACK_Q8_0, PACK_Q4_0, PACK_Q6_K, N_PACK_FORMATS };
 
 struct packed {
     enum pack_format format;

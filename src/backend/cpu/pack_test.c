@@ -1,5 +1,5 @@
-/* Packed panels hold exactly the values of the file: every element, read back by its coordinates, is
- * compared with a decoder written here from the description of the file's blocks. */
+/* Packed panels hold exactly the values of the file: every element, read back by its coordinates,
+ * is compared with a decoder written here from the description of the file's blocks. */
 #include "backend/cpu/pack.h"
 
 #include <setjmp.h>

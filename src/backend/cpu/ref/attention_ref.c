@@ -1,7 +1,7 @@
 /* Attention of one query head over the positions of its sequence: the definition (docs/numerics.md,
  * "Attention"). Positions are taken in chunks of ATTENTION_CHUNK; a chunk's weights are relative
- * to its own maximum, and chunks are merged in order, so the result does not depend on how many rows
- * were computed together or when. */
+ * to its own maximum, and chunks are merged in order, so the result does not depend on how many
+ * rows were computed together or when. */
 #include "backend/cpu/ref/ref.h"
 
 #include "tensor/exact_math.h"
@@ -40,8 +40,7 @@ static float score(const struct head *h, int position)
 {
     float sums[STRIPES] = {0};
     for (int d = 0; d < h->a->head_size; d++)
-        sums[d % STRIPES] =
-            fmaf(h->q[d], stored(h, h->a->keys, position, d), sums[d % STRIPES]);
+        sums[d % STRIPES] = fmaf(h->q[d], stored(h, h->a->keys, position, d), sums[d % STRIPES]);
     return stripe_tree(sums) * h->a->scale;
 }
 

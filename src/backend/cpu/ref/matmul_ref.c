@@ -118,9 +118,8 @@ static void matmul(const struct matmul *m, int panel_begin, int panel_end, block
         if (row >= w->n_rows)
             return;
         for (int t = 0; t < m->n; t++) {
-            struct dot d = {.w = w,
-                            .panel = packed_panel(w, row / PANEL_ROWS),
-                            .lane = row % PANEL_ROWS};
+            struct dot d = {
+                .w = w, .panel = packed_panel(w, row / PANEL_ROWS), .lane = row % PANEL_ROWS};
             if (quantised)
                 d.q = m->q + (size_t)t * (w->n_cols / GROUP);
             else

@@ -1,4 +1,5 @@
-/* Activations to int8, in groups of 32: the definition (docs/numerics.md, "Quantised activations"). */
+/* Activations to int8, in groups of 32: the definition (docs/numerics.md, "Quantised activations").
+ */
 #include "backend/cpu/ref/ref.h"
 
 /* 1.5 * 2^23: adding it rounds to an integer (ties to even) that stands in the low bits. */

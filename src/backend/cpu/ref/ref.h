@@ -1,5 +1,6 @@
-/* The reference kernels: the slots of struct kernels (kernels.h) in plain C. They define the bits, so
- * they are written to be read beside docs/numerics.md; every other kernel is compared with them. */
+/* The reference kernels: the slots of struct kernels (kernels.h) in plain C. They define the bits,
+ * so they are written to be read beside docs/numerics.md; every other kernel is compared with them.
+ */
 #ifndef SHOAL_BACKEND_CPU_REF_REF_H
 #define SHOAL_BACKEND_CPU_REF_REF_H
 

@@ -1,6 +1,7 @@
-/* Attention with AVX2: the plan of attention_avx512.c with two vectors where it has one. Up to 4 query
- * heads that share a key-value head go together; scores are made for four positions at a time, whose
- * trees are folded in one; the output is made some vectors at a time over all positions in order. */
+/* Attention with AVX2: the plan of attention_avx512.c with two vectors where it has one. Up to 4
+ * query heads that share a key-value head go together; scores are made for four positions at a
+ * time, whose trees are folded in one; the output is made some vectors at a time over all positions
+ * in order. */
 #include "backend/cpu/x86/avx2_impl.h"
 
 enum { HEADS = 4, SPAN_MAX = 4 };
@@ -15,7 +16,7 @@ struct work {
     const struct attention *a;
     const int32_t *table;
     int kv_head, n_heads;
-    const float *q; /* of the first head; the others follow */
+    const float *q;                        /* of the first head; the others follow */
     float weights[HEADS][ATTENTION_CHUNK]; /* scores first */
 };
 
@@ -44,7 +45,8 @@ FORCE_INLINE size_t position_at(const struct work *w, int position)
 FORCE_INLINE __m128 four_trees(const __m256 low[4], const __m256 high[4])
 {
     __m256 v[4];
-    UNROLL for (int j = 0; j < 4; j++)
+    UNROLL
+    for (int j = 0; j < 4; j++)
         v[j] = _mm256_add_ps(low[j], high[j]); /* i + (i + 8) */
     __m256 even = _mm256_add_ps(_mm256_permute2f128_ps(v[0], v[2], 0x20),
                                 _mm256_permute2f128_ps(v[0], v[2], 0x31)); /* i + (i + 4) */
@@ -61,13 +63,16 @@ FORCE_INLINE __m128 score_four(const struct attention *a, const float *q, size_t
                                const enum kv_type type)
 {
     __m256 low[4], high[4];
-    UNROLL for (int j = 0; j < 4; j++)
+    UNROLL
+    for (int j = 0; j < 4; j++)
         low[j] = high[j] = _mm256_setzero_ps();
     for (int d = 0; d < a->head_size; d += 16) {
         int left = a->head_size - d;
         __m256i lanes = first_lanes_avx2(left), more = first_lanes_avx2(left - 8);
-        __m256 q_low = _mm256_maskload_ps(q + d, lanes), q_high = _mm256_maskload_ps(q + d + 8, more);
-        UNROLL for (int j = 0; j < 4; j++) {
+        __m256 q_low = _mm256_maskload_ps(q + d, lanes),
+               q_high = _mm256_maskload_ps(q + d + 8, more);
+        UNROLL
+        for (int j = 0; j < 4; j++) {
             size_t i = at + (size_t)((j < last ? j : last) * a->head_size + d);
             __m256 k_low = stored(a->keys, i, left, type);
             __m256 k_high = stored(a->keys, i + 8, left - 8, type);
@@ -78,7 +83,8 @@ FORCE_INLINE __m128 score_four(const struct attention *a, const float *q, size_t
     return _mm_mul_ps(four_trees(low, high), _mm_set1_ps(a->scale));
 }
 
-/* Scores of positions [begin, end) for all heads; entries up to the next multiple of 16 are -inf. */
+/* Scores of positions [begin, end) for all heads; entries up to the next multiple of 16 are -inf.
+ */
 FORCE_INLINE void score_chunk(struct work *w, int begin, int end, const enum kv_type type)
 {
     for (int p = begin; p < end; p += 4) {
@@ -132,24 +138,31 @@ FORCE_INLINE void value_span(const struct work *w, int begin, int end, int h, in
 {
     const struct attention *a = w->a;
     __m256 out[HEADS][SPAN_MAX];
-    UNROLL for (int i = 0; i < n_heads; i++)
-        UNROLL for (int j = 0; j < span; j++)
-            out[i][j] = _mm256_setzero_ps();
+    UNROLL
+    for (int i = 0; i < n_heads; i++)
+        UNROLL
+    for (int j = 0; j < span; j++)
+        out[i][j] = _mm256_setzero_ps();
     for (int p = begin; p < end; p++) {
         size_t at = position_at(w, p) + d;
         __m256 v[SPAN_MAX];
-        UNROLL for (int j = 0; j < span; j++)
+        UNROLL
+        for (int j = 0; j < span; j++)
             v[j] = stored(a->values, at + 8 * j, a->head_size - d - 8 * j, type);
-        UNROLL for (int i = 0; i < n_heads; i++) {
+        UNROLL
+        for (int i = 0; i < n_heads; i++) {
             __m256 weight = _mm256_set1_ps(w->weights[h + i][p - begin]);
-            UNROLL for (int j = 0; j < span; j++)
+            UNROLL
+            for (int j = 0; j < span; j++)
                 out[i][j] = _mm256_fmadd_ps(weight, v[j], out[i][j]);
         }
     }
-    UNROLL for (int i = 0; i < n_heads; i++)
-        UNROLL for (int j = 0; j < span; j++)
-            _mm256_maskstore_ps(c->out[h + i] + d + 8 * j,
-                                first_lanes_avx2(a->head_size - d - 8 * j), out[i][j]);
+    UNROLL
+    for (int i = 0; i < n_heads; i++)
+        UNROLL
+    for (int j = 0; j < span; j++)
+        _mm256_maskstore_ps(c->out[h + i] + d + 8 * j, first_lanes_avx2(a->head_size - d - 8 * j),
+                            out[i][j]);
 }
 
 FORCE_INLINE void value_chunk(const struct work *w, int begin, int end, const enum kv_type type,

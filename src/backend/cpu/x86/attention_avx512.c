@@ -1,7 +1,7 @@
 /* Attention with AVX-512. Up to 4 query heads that share a key-value head go together, so that keys
  * and values are read once for all. Scores: lanes are the stripes over head_size, four positions at
- * a time, whose four trees are folded in one. Weights and their sum: lanes are stripes over positions.
- * Values: lanes are dimensions, positions in order. */
+ * a time, whose four trees are folded in one. Weights and their sum: lanes are stripes over
+ * positions. Values: lanes are dimensions, positions in order. */
 #include "backend/cpu/x86/avx512_impl.h"
 
 enum { HEADS = 4, SPAN = 4 }; /* SPAN vectors of the output at a time */
@@ -16,13 +16,12 @@ struct work {
     const struct attention *a;
     const int32_t *table;
     int kv_head, n_heads;
-    const float *q; /* of the first head; the others follow */
+    const float *q;                        /* of the first head; the others follow */
     float weights[HEADS][ATTENTION_CHUNK]; /* scores first */
 };
 
 /* 16 stored values from element i of the store; lanes outside the mask are 0 and not read. */
-FORCE_INLINE __m512 stored(const uint8_t *store, size_t i, __mmask16 lanes,
-                           const enum kv_type type)
+FORCE_INLINE __m512 stored(const uint8_t *store, size_t i, __mmask16 lanes, const enum kv_type type)
 {
     if (type == KV_F32)
         return _mm512_maskz_loadu_ps(lanes, store + 4 * i);
@@ -50,7 +49,8 @@ FORCE_INLINE __m128 four_trees(const __m512 v[4])
     return _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, sum));
 }
 
-/* Scores of positions [begin, end) for all heads; entries up to the next multiple of 16 are -inf. */
+/* Scores of positions [begin, end) for all heads; entries up to the next multiple of 16 are -inf.
+ */
 FORCE_INLINE void score_chunk(struct work *w, int begin, int end, const enum kv_type type)
 {
     const struct attention *a = w->a;
@@ -60,15 +60,17 @@ FORCE_INLINE void score_chunk(struct work *w, int begin, int end, const enum kv_
         int last = end - p < 4 ? end - p - 1 : 3;
         for (int h = 0; h < w->n_heads; h++) {
             __m512 sums[4];
-            UNROLL for (int j = 0; j < 4; j++)
+            UNROLL
+            for (int j = 0; j < 4; j++)
                 sums[j] = _mm512_setzero_ps();
             for (int d = 0; d < a->head_size; d += 16) {
                 __mmask16 lanes = first_lanes(a->head_size - d);
                 __m512 q = _mm512_maskz_loadu_ps(lanes, w->q + (size_t)h * a->head_size + d);
-                UNROLL for (int j = 0; j < 4; j++) {
+                UNROLL
+                for (int j = 0; j < 4; j++) {
                     size_t i = at + (j < last ? j : last) * step + d;
-                    sums[j] = _mm512_mask3_fmadd_ps(q, stored(a->keys, i, lanes, type), sums[j],
-                                                    lanes);
+                    sums[j] =
+                        _mm512_mask3_fmadd_ps(q, stored(a->keys, i, lanes, type), sums[j], lanes);
                 }
             }
             _mm_storeu_ps(&w->weights[h][p - begin],
@@ -109,25 +111,32 @@ FORCE_INLINE void value_span(const struct work *w, int begin, int end, int h, in
     const struct attention *a = w->a;
     __m512 out[HEADS][SPAN];
     __mmask16 lanes[SPAN];
-    UNROLL for (int j = 0; j < SPAN; j++) {
+    UNROLL
+    for (int j = 0; j < SPAN; j++) {
         lanes[j] = first_lanes(a->head_size - d - 16 * j);
-        UNROLL for (int i = 0; i < n_heads; i++)
+        UNROLL
+        for (int i = 0; i < n_heads; i++)
             out[i][j] = _mm512_setzero_ps();
     }
     for (int p = begin; p < end; p++) {
         size_t at = position_at(w, p) + d;
         __m512 v[SPAN];
-        UNROLL for (int j = 0; j < SPAN; j++)
+        UNROLL
+        for (int j = 0; j < SPAN; j++)
             v[j] = stored(a->values, at + 16 * j, lanes[j], type);
-        UNROLL for (int i = 0; i < n_heads; i++) {
+        UNROLL
+        for (int i = 0; i < n_heads; i++) {
             __m512 weight = _mm512_set1_ps(w->weights[h + i][p - begin]);
-            UNROLL for (int j = 0; j < SPAN; j++)
+            UNROLL
+            for (int j = 0; j < SPAN; j++)
                 out[i][j] = _mm512_fmadd_ps(weight, v[j], out[i][j]);
         }
     }
-    UNROLL for (int i = 0; i < n_heads; i++)
-        UNROLL for (int j = 0; j < SPAN; j++)
-            _mm512_mask_storeu_ps(c->out[h + i] + d + 16 * j, lanes[j], out[i][j]);
+    UNROLL
+    for (int i = 0; i < n_heads; i++)
+        UNROLL
+    for (int j = 0; j < SPAN; j++)
+        _mm512_mask_storeu_ps(c->out[h + i] + d + 16 * j, lanes[j], out[i][j]);
 }
 
 FORCE_INLINE void value_chunk(const struct work *w, int begin, int end, const enum kv_type type,

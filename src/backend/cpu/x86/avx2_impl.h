@@ -1,5 +1,6 @@
 /* What several AVX2 kernels share. Two vectors of 8 lanes make the 16 rows of a panel or the 16
- * stripes of a reduction. Ragged ends go through small buffers, and their lanes keep what they had. */
+ * stripes of a reduction. Ragged ends go through small buffers, and their lanes keep what they had.
+ */
 #ifndef SHOAL_BACKEND_CPU_X86_AVX2_IMPL_H
 #define SHOAL_BACKEND_CPU_X86_AVX2_IMPL_H
 
@@ -36,8 +37,8 @@ FORCE_INLINE float stripe_tree_avx2(__m256 low, __m256 high)
 /* section_tree of kernels.h over 8 vectors, `stride` apart. */
 FORCE_INLINE __m256 section_tree_avx2(const __m256 *s, size_t stride)
 {
-    __m256 a = _mm256_add_ps(_mm256_add_ps(s[0], s[stride]),
-                             _mm256_add_ps(s[2 * stride], s[3 * stride]));
+    __m256 a =
+        _mm256_add_ps(_mm256_add_ps(s[0], s[stride]), _mm256_add_ps(s[2 * stride], s[3 * stride]));
     __m256 b = _mm256_add_ps(_mm256_add_ps(s[4 * stride], s[5 * stride]),
                              _mm256_add_ps(s[6 * stride], s[7 * stride]));
     return _mm256_add_ps(a, b);
@@ -45,11 +46,11 @@ FORCE_INLINE __m256 section_tree_avx2(const __m256 *s, size_t stride)
 
 FORCE_INLINE __m256 pow2_avx2(__m256i n)
 {
-    return _mm256_castsi256_ps(
-        _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
 
-/* exact_expf, lane by lane. Lanes outside the range compute nonsense that the last lines replace. */
+/* exact_expf, lane by lane. Lanes outside the range compute nonsense that the last lines replace.
+ */
 FORCE_INLINE __m256 exact_expf_avx2(__m256 x)
 {
     const __m256 shift = _mm256_set1_ps(EXPF_SHIFT);

@@ -1,5 +1,5 @@
-/* What several AVX-512 kernels share. Vectors have 16 lanes: the rows of a panel, or the stripes of a
- * reduction. */
+/* What several AVX-512 kernels share. Vectors have 16 lanes: the rows of a panel, or the stripes of
+ * a reduction. */
 #ifndef SHOAL_BACKEND_CPU_X86_AVX512_IMPL_H
 #define SHOAL_BACKEND_CPU_X86_AVX512_IMPL_H
 
@@ -28,8 +28,8 @@ FORCE_INLINE float stripe_tree_avx512(__m512 v)
 /* section_tree of kernels.h over 8 vectors, `stride` apart. */
 FORCE_INLINE __m512 section_tree_avx512(const __m512 *s, size_t stride)
 {
-    __m512 a = _mm512_add_ps(_mm512_add_ps(s[0], s[stride]),
-                             _mm512_add_ps(s[2 * stride], s[3 * stride]));
+    __m512 a =
+        _mm512_add_ps(_mm512_add_ps(s[0], s[stride]), _mm512_add_ps(s[2 * stride], s[3 * stride]));
     __m512 b = _mm512_add_ps(_mm512_add_ps(s[4 * stride], s[5 * stride]),
                              _mm512_add_ps(s[6 * stride], s[7 * stride]));
     return _mm512_add_ps(a, b);
@@ -37,11 +37,11 @@ FORCE_INLINE __m512 section_tree_avx512(const __m512 *s, size_t stride)
 
 FORCE_INLINE __m512 pow2_avx512(__m512i n)
 {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
 }
 
-/* exact_expf, lane by lane. Lanes outside the range compute nonsense that the last lines replace. */
+/* exact_expf, lane by lane. Lanes outside the range compute nonsense that the last lines replace.
+ */
 FORCE_INLINE __m512 exact_expf_avx512(__m512 x)
 {
     const __m512 shift = _mm512_set1_ps(EXPF_SHIFT);

@@ -1,5 +1,6 @@
 /* Products of quantised weights with AVX2. vpmaddubsw multiplies unsigned by signed bytes and adds
- * neighbours into 16 bits, saturating; every use here stays below saturation, so the sums are ref's:
+ * neighbours into 16 bits, saturating; every use here stays below saturation, so the sums are
+ * ref's:
  *
  *   Q8_0   |w| * (x with the sign of w): |w| <= 128, |x| <= 127: two products <= 32512
  *   Q4_0   codes 0 … 15: two products <= 3810, so the 16-bit sums of all 8 steps (30480) fit
@@ -27,14 +28,16 @@ FORCE_INLINE __m256i load(const uint8_t *at)
 
 FORCE_INLINE void decode_q8_0(struct group *r, const uint8_t *codes)
 {
-    UNROLL for (int step = 0; step < 8; step++)
+    UNROLL
+    for (int step = 0; step < 8; step++)
         r->code[step] = load(codes + 64 * step);
 }
 
 FORCE_INLINE void decode_nibbles(struct group *r, const uint8_t *codes)
 {
     const __m256i low = _mm256_set1_epi8(15);
-    UNROLL for (int step = 0; step < 4; step++) {
+    UNROLL
+    for (int step = 0; step < 4; step++) {
         __m256i pair = load(codes + 64 * step);
         r->code[step] = _mm256_and_si256(pair, low);
         r->code[step + 4] = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low);
@@ -45,15 +48,17 @@ FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *codes, const uint8
 {
     const __m256i two_bits = _mm256_set1_epi8(0x30);
     decode_nibbles(r, codes);
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL
+    for (int h = 0; h < 2; h++) {
         __m256i high = load(codes + Q4_GROUP_BYTES + 64 * h);
         __m256i bits[4] = {_mm256_slli_epi16(high, 4), _mm256_slli_epi16(high, 2), high,
                            _mm256_srli_epi16(high, 2)};
-        UNROLL for (int j = 0; j < 4; j++)
+        UNROLL
+        for (int j = 0; j < 4; j++)
             r->code[h + 2 * j] =
                 _mm256_or_si256(r->code[h + 2 * j], _mm256_and_si256(bits[j], two_bits));
-        r->half[h] = _mm256_cvtepi8_epi32(
-            _mm_loadl_epi64((const __m128i *)(halves + PANEL_ROWS * h)));
+        r->half[h] =
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(halves + PANEL_ROWS * h)));
     }
 }
 
@@ -89,7 +94,8 @@ FORCE_INLINE __m256i widen(__m256i pairs)
 FORCE_INLINE __m256i dot_q8_0(const struct group *r, const int8_t *x)
 {
     __m256i sum = _mm256_setzero_si256();
-    UNROLL for (int step = 0; step < 8; step++) {
+    UNROLL
+    for (int step = 0; step < 8; step++) {
         __m256i w = r->code[step];
         __m256i signed_x = _mm256_sign_epi8(broadcast4(x + 4 * step), w);
         sum = _mm256_add_epi32(sum, widen(_mm256_maddubs_epi16(_mm256_abs_epi8(w), signed_x)));
@@ -100,18 +106,21 @@ FORCE_INLINE __m256i dot_q8_0(const struct group *r, const int8_t *x)
 FORCE_INLINE __m256i dot_q4_0(const struct group *r, const int8_t *x, const int32_t *sums)
 {
     __m256i pairs = _mm256_setzero_si256();
-    UNROLL for (int step = 0; step < 8; step++)
-        pairs = _mm256_add_epi16(pairs,
-                                 _mm256_maddubs_epi16(r->code[step], broadcast4(x + 4 * step)));
+    UNROLL
+    for (int step = 0; step < 8; step++)
+        pairs =
+            _mm256_add_epi16(pairs, _mm256_maddubs_epi16(r->code[step], broadcast4(x + 4 * step)));
     return _mm256_sub_epi32(widen(pairs), _mm256_set1_epi32(8 * (sums[0] + sums[1])));
 }
 
 FORCE_INLINE __m256i dot_q6_k(const struct group *r, const int8_t *x, const int32_t *sums)
 {
     __m256i total = _mm256_setzero_si256();
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL
+    for (int h = 0; h < 2; h++) {
         __m256i sum = _mm256_set1_epi32(-32 * sums[h]);
-        UNROLL for (int step = 4 * h; step < 4 * h + 4; step += 2) {
+        UNROLL
+        for (int step = 4 * h; step < 4 * h + 4; step += 2) {
             __m256i a = _mm256_maddubs_epi16(r->code[step], broadcast4(x + 4 * step));
             __m256i b = _mm256_maddubs_epi16(r->code[step + 1], broadcast4(x + 4 * step + 4));
             sum = _mm256_add_epi32(sum, widen(_mm256_add_epi16(a, b)));
@@ -143,19 +152,22 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int first, int t, co
     for (int s = 0; s < K_SECTIONS; s++) {
         size_t end = (size_t)section_begin(n_blocks, s + 1) * groups_per_block;
         __m256 acc[TILE];
-        UNROLL for (int i = 0; i < n_tokens; i++)
+        UNROLL
+        for (int i = 0; i < n_tokens; i++)
             acc[i] = _mm256_setzero_ps();
         for (size_t g = (size_t)section_begin(n_blocks, s) * groups_per_block; g < end; g++) {
             struct group r;
             decode(&r, w, panel, first, g, format);
-            UNROLL for (int i = 0; i < n_tokens; i++) {
+            UNROLL
+            for (int i = 0; i < n_tokens; i++) {
                 const struct quant_group *q = x + i * n_groups + g;
                 __m256i sum = dot_group(&r, q->codes, q->sums, format);
                 __m256 scale = _mm256_mul_ps(r.scale, _mm256_set1_ps(q->scale));
                 acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc[i]);
             }
         }
-        UNROLL for (int i = 0; i < n_tokens; i++)
+        UNROLL
+        for (int i = 0; i < n_tokens; i++)
             section[s][i] = acc[i];
     }
     int row = panel_i * PANEL_ROWS + first;

@@ -1,8 +1,8 @@
-/* Products of quantised weights with AVX-512 VNNI. vpdpbusd adds, in each 32-bit lane, four products
- * of unsigned by signed bytes: one step of the panel (pack.h) against four activations of a token that are
- * broadcast to all lanes. The unsigned side is the weight code plus an offset (128 for Q8_0, 8 for Q4_0,
- * 32 for Q6_K); the sum therefore starts at -offset times the sum of the activations, which quantising
- * left behind, and integer arithmetic makes the result exactly ref's.
+/* Products of quantised weights with AVX-512 VNNI. vpdpbusd adds, in each 32-bit lane, four
+ * products of unsigned by signed bytes: one step of the panel (pack.h) against four activations of
+ * a token that are broadcast to all lanes. The unsigned side is the weight code plus an offset (128
+ * for Q8_0, 8 for Q4_0, 32 for Q6_K); the sum therefore starts at -offset times the sum of the
+ * activations, which quantising left behind, and integer arithmetic makes the result exactly ref's.
  *
  * A tile is one panel by up to 8 tokens: the 8 steps of a group are decoded into registers once and
  * used for every token. */
@@ -12,8 +12,8 @@ enum { TILE = 8, PREFETCH_BYTES = 4096 };
 
 /* One group of a panel, decoded. */
 struct group {
-    __m512i code[8];  /* unsigned bytes [16 rows][4], by step */
-    __m512i half[2];  /* Q6_K: scales of the two halves */
+    __m512i code[8]; /* unsigned bytes [16 rows][4], by step */
+    __m512i half[2]; /* Q6_K: scales of the two halves */
     __m512 scale;
 };
 
@@ -25,15 +25,17 @@ FORCE_INLINE __m512 scales_of(const uint8_t *panel, const struct packed *w, size
 
 FORCE_INLINE void decode_q8_0(struct group *r, const uint8_t *codes)
 {
-    UNROLL for (int step = 0; step < 8; step++)
-        r->code[step] = _mm512_xor_si512(_mm512_load_si512(codes + 64 * step),
-                                         _mm512_set1_epi8((char)0x80));
+    UNROLL
+    for (int step = 0; step < 8; step++)
+        r->code[step] =
+            _mm512_xor_si512(_mm512_load_si512(codes + 64 * step), _mm512_set1_epi8((char)0x80));
 }
 
 FORCE_INLINE void decode_nibbles(struct group *r, const uint8_t *codes)
 {
     const __m512i low = _mm512_set1_epi8(15);
-    UNROLL for (int step = 0; step < 4; step++) {
+    UNROLL
+    for (int step = 0; step < 4; step++) {
         __m512i pair = _mm512_load_si512(codes + 64 * step);
         r->code[step] = _mm512_and_si512(pair, low);
         r->code[step + 4] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low);
@@ -44,17 +46,18 @@ FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *codes, const uint8
 {
     const __m512i two_bits = _mm512_set1_epi8(0x30);
     decode_nibbles(r, codes);
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL
+    for (int h = 0; h < 2; h++) {
         __m512i high = _mm512_load_si512(codes + Q4_GROUP_BYTES + 64 * h);
-        r->code[h] = _mm512_or_si512(
-            r->code[h], _mm512_and_si512(_mm512_slli_epi16(high, 4), two_bits));
-        r->code[h + 2] = _mm512_or_si512(
-            r->code[h + 2], _mm512_and_si512(_mm512_slli_epi16(high, 2), two_bits));
+        r->code[h] =
+            _mm512_or_si512(r->code[h], _mm512_and_si512(_mm512_slli_epi16(high, 4), two_bits));
+        r->code[h + 2] =
+            _mm512_or_si512(r->code[h + 2], _mm512_and_si512(_mm512_slli_epi16(high, 2), two_bits));
         r->code[h + 4] = _mm512_or_si512(r->code[h + 4], _mm512_and_si512(high, two_bits));
-        r->code[h + 6] = _mm512_or_si512(
-            r->code[h + 6], _mm512_and_si512(_mm512_srli_epi16(high, 2), two_bits));
-        r->half[h] = _mm512_cvtepi8_epi32(
-            _mm_load_si128((const __m128i *)(halves + PANEL_ROWS * h)));
+        r->code[h + 6] =
+            _mm512_or_si512(r->code[h + 6], _mm512_and_si512(_mm512_srli_epi16(high, 2), two_bits));
+        r->half[h] =
+            _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(halves + PANEL_ROWS * h)));
     }
 }
 
@@ -80,7 +83,8 @@ FORCE_INLINE __m512i broadcast4(const int8_t *x)
 /* start + the products of steps [begin, begin + 4) with 16 activations. */
 FORCE_INLINE __m512i dot_half(__m512i start, const struct group *r, int begin, const int8_t *x)
 {
-    UNROLL for (int step = 0; step < 4; step++)
+    UNROLL
+    for (int step = 0; step < 4; step++)
         start = _mm512_dpbusd_epi32(start, r->code[begin + step], broadcast4(x + 4 * step));
     return start;
 }
@@ -101,14 +105,16 @@ FORCE_INLINE __m512i dot_group(const struct group *r, const int8_t *x, const int
     return _mm512_add_epi32(a, b);
 }
 
-/* Ask for the codes of the group PREFETCH_BYTES ahead. With several tokens a group takes long enough that
- * the processor's own prefetcher stops early; with one it keeps up, and asking costs more. */
+/* Ask for the codes of the group PREFETCH_BYTES ahead. With several tokens a group takes long
+ * enough that the processor's own prefetcher stops early; with one it keeps up, and asking costs
+ * more. */
 FORCE_INLINE void prefetch(const uint8_t *panel, size_t g, const enum pack_format format)
 {
     const size_t bytes = format == PACK_Q8_0   ? Q8_GROUP_BYTES
                          : format == PACK_Q4_0 ? Q4_GROUP_BYTES
                                                : Q6_GROUP_BYTES;
-    UNROLL for (size_t line = 0; line < bytes; line += 64)
+    UNROLL
+    for (size_t line = 0; line < bytes; line += 64)
         _mm_prefetch((const char *)panel + g * bytes + PREFETCH_BYTES + line, _MM_HINT_T0);
 }
 
@@ -126,21 +132,24 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_t
     for (int s = 0; s < K_SECTIONS; s++) {
         size_t end = (size_t)section_begin(n_blocks, s + 1) * groups_per_block;
         __m512 acc[TILE];
-        UNROLL for (int i = 0; i < n_tokens; i++)
+        UNROLL
+        for (int i = 0; i < n_tokens; i++)
             acc[i] = _mm512_setzero_ps();
         for (size_t g = (size_t)section_begin(n_blocks, s) * groups_per_block; g < end; g++) {
             struct group r;
             decode(&r, w, panel, g, format);
             if (n_tokens > 1)
                 prefetch(panel, g, format);
-            UNROLL for (int i = 0; i < n_tokens; i++) {
+            UNROLL
+            for (int i = 0; i < n_tokens; i++) {
                 const struct quant_group *q = x + i * n_groups + g;
                 __m512i sum = dot_group(&r, q->codes, q->sums, format);
                 __m512 scale = _mm512_mul_ps(r.scale, _mm512_set1_ps(q->scale));
                 acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[i]);
             }
         }
-        UNROLL for (int i = 0; i < n_tokens; i++)
+        UNROLL
+        for (int i = 0; i < n_tokens; i++)
             section[s][i] = acc[i];
     }
     __mmask16 rows = first_lanes(w->n_rows - panel_i * PANEL_ROWS);

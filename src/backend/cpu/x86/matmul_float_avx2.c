@@ -65,14 +65,17 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_t
         size_t begin, end;
         section_columns(m->w, s, &begin, &end);
         struct column acc[TILE];
-        UNROLL for (int i = 0; i < n_tokens; i++)
+        UNROLL
+        for (int i = 0; i < n_tokens; i++)
             acc[i].low = acc[i].high = _mm256_setzero_ps();
         for (size_t k = begin; k < end; k++) {
             struct column w = column(panel, k, format);
-            UNROLL for (int i = 0; i < n_tokens; i++)
+            UNROLL
+            for (int i = 0; i < n_tokens; i++)
                 step(&acc[i], w, x[i * n_cols + k]);
         }
-        UNROLL for (int i = 0; i < n_tokens; i++) {
+        UNROLL
+        for (int i = 0; i < n_tokens; i++) {
             low[s][i] = acc[i].low;
             high[s][i] = acc[i].high;
         }

@@ -1,6 +1,6 @@
 /* Products of F32, F16 and BF16 weights with AVX-512: one row is one lane, k goes in order, one fma
- * each. With one token a single accumulator would wait for itself, so the 8 sections of k run side by
- * side; with several tokens these hide each other's latency. */
+ * each. With one token a single accumulator would wait for itself, so the 8 sections of k run side
+ * by side; with several tokens these hide each other's latency. */
 #include "backend/cpu/x86/avx512_impl.h"
 
 enum { TILE = 8 };
@@ -44,14 +44,17 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_t
         size_t begin, end;
         section_columns(w, s, &begin, &end);
         __m512 acc[TILE];
-        UNROLL for (int i = 0; i < n_tokens; i++)
+        UNROLL
+        for (int i = 0; i < n_tokens; i++)
             acc[i] = _mm512_setzero_ps();
         for (size_t k = begin; k < end; k++) {
             __m512 weights = column(panel, k, format);
-            UNROLL for (int i = 0; i < n_tokens; i++)
+            UNROLL
+            for (int i = 0; i < n_tokens; i++)
                 acc[i] = _mm512_fmadd_ps(weights, _mm512_set1_ps(x[i * n_cols + k]), acc[i]);
         }
-        UNROLL for (int i = 0; i < n_tokens; i++)
+        UNROLL
+        for (int i = 0; i < n_tokens; i++)
             section[s][i] = acc[i];
     }
     for (int i = 0; i < n_tokens; i++)
@@ -71,10 +74,12 @@ FORCE_INLINE void one_token(const struct matmul *m, int panel_i, int t,
         section_columns(w, s, &begin[s], &end[s]);
         common = end[s] - begin[s] < common ? end[s] - begin[s] : common;
     }
-    UNROLL for (int s = 0; s < K_SECTIONS; s++)
+    UNROLL
+    for (int s = 0; s < K_SECTIONS; s++)
         acc[s] = _mm512_setzero_ps();
     for (size_t i = 0; i < common; i++) {
-        UNROLL for (int s = 0; s < K_SECTIONS; s++) {
+        UNROLL
+        for (int s = 0; s < K_SECTIONS; s++) {
             size_t k = begin[s] + i;
             acc[s] = _mm512_fmadd_ps(column(panel, k, format), _mm512_set1_ps(x[k]), acc[s]);
         }

@@ -3,8 +3,7 @@
 
 FORCE_INLINE __m256i magnitude(const float *x)
 {
-    return _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x)),
-                            _mm256_set1_epi32(0x7fffffff));
+    return _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x)), _mm256_set1_epi32(0x7fffffff));
 }
 
 FORCE_INLINE uint32_t greatest_magnitude(const float *x)
