@@ -78,7 +78,7 @@ static enum err check_request(const shoal_v1_AssignRequest *r, struct error *e)
         {"the last layer", r->last, 1, SHAPE_MAX_LAYERS},
         {"the first layer", r->first, 0, r->last - 1},
         {"the KV type", r->kv_type, KV_F16, KV_F32},
-        {"the number of KV blocks", r->n_blocks, 1, 1 << 26},
+        {"the number of KV blocks", r->n_blocks, 1, KV_MAX_BLOCKS},
         {"the number of slots", r->n_slots, 1, SLOT_MAX},
         {"rows of a step", r->max_rows, 1, STEP_MAX_ROWS},
         {"the context", r->max_context, 1, SHAPE_MAX_CONTEXT},

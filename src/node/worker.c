@@ -41,7 +41,7 @@ struct worker {
     pthread_mutex_t lock;
     struct assignment *current;
     time_us assigned_us; /* when current was loaded; 0: it is not yet */
-    char failure[256];   /* why the last one was lost */
+    char failure[256];   /* why the current or last one was lost; cleared by the next Assign */
 };
 
 struct event {
@@ -52,6 +52,13 @@ struct event {
 
 /* ---- the current assignment ---- */
 
+/* The first reason is the one that counts: an Unassign often follows on its heels. `lock` is held. */
+static void note_failure(struct worker *w, const char *why)
+{
+    if (w->failure[0] == 0)
+        snprintf(w->failure, sizeof(w->failure), "%s", why);
+}
+
 /* Free the current one if it is of `epoch` (0: any). `work` is held. */
 static bool drop(struct worker *w, uint64_t epoch, const char *why)
 {
@@ -60,7 +67,7 @@ static bool drop(struct worker *w, uint64_t epoch, const char *why)
     if (a != NULL && (epoch == 0 || assignment_epoch(a) == epoch)) {
         w->current = NULL;
         w->assigned_us = 0;
-        snprintf(w->failure, sizeof(w->failure), "%s", why);
+        note_failure(w, why);
     } else {
         a = NULL;
     }
@@ -79,8 +86,12 @@ static void post_event(void *context, uint64_t epoch, enum assignment_event what
     struct worker *w = context;
     struct event *event = xcalloc(1, sizeof(*event));
     *event = (struct event){.what = what, .epoch = epoch};
-    if (why != NULL)
+    if (why != NULL) {
         event->why = *why;
+        pthread_mutex_lock(&w->lock);
+        note_failure(w, why->text);
+        pthread_mutex_unlock(&w->lock);
+    }
     /* An assignment posts a handful of events in its life: they always fit. */
     if (queue_try_push(w->events, event) != OK)
         free(event);
