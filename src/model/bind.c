@@ -138,14 +138,17 @@ static bool is_known(const struct binding *b, const char *name)
     size_t bytes = strlen(name);
     if (bytes >= sizeof redundant && strcmp(name + bytes - sizeof redundant + 1, redundant) == 0)
         return true;
-    int layer = -1, skip = 0;
-    bool in_layer = sscanf(name, "blk.%d.%n", &layer, &skip) == 1 && skip > 0;
+    int layer = -1;
+    bool in_layer = sscanf(name, "blk.%d.", &layer) == 1;
     if (in_layer && (layer < 0 || layer >= b->params.n_layers))
         return false;
     int first = in_layer ? 0 : N_LAYER_ROLES, end = in_layer ? N_LAYER_ROLES : N_ROLES;
-    for (int role = first; role < end; role++)
-        if (strcmp(name + skip, b->architecture->tensors[role].name) == 0)
+    for (int role = first; role < end; role++) {
+        char known[MODEL_MAX_NAME]; /* written anew: "blk.01." and "blk. 1." name no layer */
+        tensor_name(known, &b->architecture->tensors[role], layer);
+        if (strcmp(name, known) == 0)
             return true;
+    }
     return false;
 }
 

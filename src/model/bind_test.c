@@ -58,6 +58,14 @@ static void what_is_wrong_is_named(void **state)
     check_refused(s, ERR_UNSUPPORTED,
                   "tensor blk.3.attn_norm.weight: architecture llama with 3 layers has no such "
                   "tensor");
+    s.extra = "blk.01.attn_norm.weight";
+    check_refused(s, ERR_UNSUPPORTED,
+                  "tensor blk.01.attn_norm.weight: architecture llama with 3 layers has no such "
+                  "tensor");
+    s.extra = "blk.99999999999999999999.attn_norm.weight";
+    check_refused(s, ERR_UNSUPPORTED,
+                  "tensor blk.99999999999999999999.attn_norm.weight: architecture llama with 3 "
+                  "layers has no such tensor");
 }
 
 struct listed {

@@ -50,6 +50,8 @@ enum err model_scratch_new(const struct model *m, int max_rows, struct model_scr
                            struct error *e);
 void model_scratch_free(struct model_scratch *s);
 size_t model_scratch_bytes(const struct model_scratch *s);
+/* What model_scratch_bytes will be, before anything is loaded. */
+uint64_t model_activation_bytes(const struct model_params *p, int max_rows, bool head);
 
 /* Run rows 0 … batch->n - 1 through the loaded layers. Exactly one of tokens (embedding loaded) and
  * hidden_in is given; hidden_out [n][hidden] or NULL; with the head, `wanted` lists n_wanted row
