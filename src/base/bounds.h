@@ -28,6 +28,7 @@ enum {
     STEP_MAX_UPDATES = 1 << 16,          /* table updates of one step */
     SLOT_MAX = 4096,                     /* sequence slots of a stage */
     KV_BLOCK_TOKENS = 16,                /* positions of one KV block */
+    KV_MAX_BLOCKS = 1 << 26,             /* KV blocks of a stage */
     FRAME_MAX_BYTES = 256 << 20,         /* one frame on a link */
 
     /* Threads. */

@@ -2,33 +2,27 @@
 
 #include "base/bounds.h"
 #include "base/panic.h"
+#include "base/random.h"
+#include "base/size.h"
 #include "lead/sizes.h"
+#include "node/machine.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum {
-    SPARE_CREDITS = 2,        /* frames on their way beyond the flights of the engine */
-    RING_TIMEOUT_S = 120,     /* silence of a live ring: a stage is stuck */
+    SPARE_CREDITS = 2,    /* frames on their way beyond the flights of the engine */
+    RING_TIMEOUT_S = 120, /* silence of a live ring: a stage is stuck */
 };
-
-/* A number that no earlier ring on these nodes had, so that late frames of one are told apart. */
-static uint64_t new_epoch(void)
-{
-    uint64_t epoch = 0;
-    if (getrandom(&epoch, sizeof epoch, 0) != sizeof epoch)
-        PANIC("no random numbers from the system");
-    return epoch;
-}
 
 static uint64_t kv_budget(const struct lead_options *o, const struct lead *lead)
 {
     if (o->kv_bytes > 0)
         return o->kv_bytes;
-    uint64_t free_bytes = sizes_free_memory();
+    uint64_t free_bytes = lead->free_bytes;
     for (int i = 0; lead->cluster != NULL && i < cluster_n_nodes(lead->cluster); i++)
-        free_bytes += cluster_node(lead->cluster, i)->memory_free_bytes;
+        if (!size_add(free_bytes, cluster_node(lead->cluster, i)->memory_free_bytes, &free_bytes))
+            free_bytes = UINT64_MAX; /* nodes say what they like */
     return free_bytes / 4;
 }
 
@@ -43,7 +37,11 @@ static enum err make_plan(const struct lead_options *o, struct lead *lead, struc
     lead->n_blocks = kv.n_blocks;
     struct plan_model model;
     uint64_t *layer_bytes;
-    err = sizes_plan_model(o->file, &lead->params, o->kv_type, &kv, &model, &layer_bytes, e);
+    struct sizes_use use = {.params = &lead->params,
+                            .kv_type = o->kv_type,
+                            .n_blocks = kv.n_blocks,
+                            .max_rows = o->max_rows};
+    err = sizes_plan_model(o->file, &use, &model, &layer_bytes, e);
     int n_workers = lead->cluster != NULL ? cluster_n_nodes(lead->cluster) : 0;
     struct plan_node *nodes = xcalloc((size_t)n_workers + 1, sizeof *nodes);
     for (int i = 0; i < n_workers; i++) {
@@ -51,7 +49,7 @@ static enum err make_plan(const struct lead_options *o, struct lead *lead, struc
         nodes[i].memory_bytes = info->memory_free_bytes;
         memcpy(nodes[i].address, info->address, sizeof nodes[i].address);
     }
-    nodes[n_workers].memory_bytes = sizes_free_memory();
+    nodes[n_workers].memory_bytes = lead->free_bytes;
     if (err == OK && o->layers != NULL)
         err = plan_by_hand(&model, o->layers, nodes, n_workers + 1, &lead->plan, e);
     else if (err == OK)
@@ -69,6 +67,9 @@ enum err lead_plan(const struct lead_options *o, struct lead *lead, struct error
         err = model_check(o->file, e);
     if (err == OK && o->nodes != NULL)
         err = cluster_connect(o->nodes, &lead->cluster, e);
+    struct machine_memory memory;
+    machine_memory(&memory);
+    lead->free_bytes = memory.available_bytes;
     if (err == OK)
         err = make_plan(o, lead, e);
     if (err != OK)
@@ -161,11 +162,14 @@ static enum err start_engine(const struct lead_options *o, struct lead *lead, st
 enum err lead_open(const struct lead_options *o, struct lead *lead, struct error *e)
 {
     time_us begin = clock_now_us();
-    uint64_t epoch = new_epoch();
+    uint64_t epoch = 0; /* none that an earlier ring on these nodes had: late frames are told apart */
     enum err err = lead_plan(o, lead, e);
     if (err != OK)
         return err;
-    err = pool_new(o->threads > 0 ? o->threads : pool_default_threads(), &lead->pool, e);
+    err = random_bytes(&epoch, sizeof epoch, e);
+    epoch += epoch == 0; /* which no ring may have */
+    if (err == OK)
+        err = pool_new(o->threads > 0 ? o->threads : pool_default_threads(), &lead->pool, e);
     if (err == OK)
         err = backend_cpu_open(lead->pool, &lead->backend, e);
     if (err == OK)
@@ -176,7 +180,8 @@ enum err lead_open(const struct lead_options *o, struct lead *lead, struct error
         err = start_engine(o, lead, e);
     if (err != OK)
         lead_close(lead);
-    lead->load_us = clock_now_us() - begin;
+    else
+        lead->load_us = clock_now_us() - begin;
     return err;
 }
 

@@ -1,7 +1,7 @@
 /* A leading process put together: model file, plan, cluster, this node's own layers, pipeline and engine.
  *
- * lead_open does in order: check the model, reach the nodes, plan, load (workers and the lead's own
- * layers at the same time as far as they are separate machines), lay the ring, start the engine.
+ * lead_open does in order: check the model, reach the nodes, plan, load the lead's own layers, have
+ * the workers load theirs (all of them at the same time) and lay the ring, start the engine.
  * What it leaves is plain structs that the verbs read. One thread opens and closes. */
 #ifndef SHOAL_LEAD_LEAD_H
 #define SHOAL_LEAD_LEAD_H
@@ -35,6 +35,7 @@ struct lead {
     struct pool *pool;
     struct backend *backend;
     struct cluster *cluster; /* NULL: alone */
+    uint64_t free_bytes;     /* memory of this machine that was free before anything was loaded */
     struct plan plan;
     struct model *model;
     struct stage *stage;
@@ -49,7 +50,8 @@ struct lead {
 enum err lead_open(const struct lead_options *o, struct lead *lead, struct error *e);
 void lead_close(struct lead *lead);
 
-/* Make the plan only: reach the nodes (or not), fill lead->params, cluster and plan. lead_close after. */
+/* Make the plan only: reach the nodes (or not), fill lead->params, cluster, plan, context and n_blocks.
+ * On success lead_close after; on failure *lead needs none. */
 enum err lead_plan(const struct lead_options *o, struct lead *lead, struct error *e);
 
 /* "127.0.0.1:50100", or "lead" for this process. */

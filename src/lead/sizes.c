@@ -4,38 +4,7 @@
 #include "base/panic.h"
 #include "model/model.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-enum { NODE_FIXED_BYTES = 64 << 20 }; /* program, threads, buffers of a process */
-
-/* The number behind `key` in a file of "key value" lines; 0 if there is none. */
-static uint64_t read_field(const char *path, const char *key)
-{
-    char line[256];
-    uint64_t value = 0;
-    FILE *f = fopen(path, "re");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        size_t n = strlen(key);
-        if (strncmp(line, key, n) == 0) {
-            value = strtoull(line + n, NULL, 10);
-            break;
-        }
-    }
-    if (f != NULL)
-        fclose(f);
-    return value;
-}
-
-uint64_t sizes_free_memory(void)
-{
-    uint64_t available = read_field("/proc/meminfo", "MemAvailable:") << 10;
-    uint64_t limit = read_field("/sys/fs/cgroup/memory.max", ""); /* "max" reads as 0: none */
-    uint64_t used = read_field("/sys/fs/cgroup/memory.current", "");
-    uint64_t left = limit > used ? limit - used : 0;
-    return limit > 0 && left < available ? left : available;
-}
+enum { PROCESS_BYTES = 64 << 20 }; /* program, threads, buffers of a process */
 
 uint64_t sizes_kv_position_bytes(const struct model_params *p, enum kv_type type)
 {
@@ -61,7 +30,7 @@ enum err sizes_kv_fit(const struct model_params *p, enum kv_type type, int conte
                          (double)budget / 1e6);
     uint64_t blocks = per_slot * (uint64_t)n_slots;
     blocks = blocks < fit ? blocks : fit;
-    blocks = blocks < INT32_MAX / KV_BLOCK_TOKENS ? blocks : INT32_MAX / KV_BLOCK_TOKENS;
+    blocks = blocks < KV_MAX_BLOCKS ? blocks : KV_MAX_BLOCKS;
     uint64_t held = blocks * KV_BLOCK_TOKENS;
     *out = (struct sizes_kv){.context = (int)(wanted < held ? wanted : held),
                              .n_blocks = (int)blocks};
@@ -75,26 +44,38 @@ static enum err add_bytes(const struct model_tensor *t, void *context, struct er
     return OK;
 }
 
-enum err sizes_plan_model(const struct modelfile *file, const struct model_params *p,
-                          enum kv_type type, const struct sizes_kv *kv, struct plan_model *out,
-                          uint64_t **layer_bytes, struct error *e)
+static enum err sum_part(const struct modelfile *file, struct model_part part, uint64_t *bytes,
+                         struct error *e)
 {
+    *bytes = 0;
+    return model_part_tensors(file, &part, add_bytes, bytes, e);
+}
+
+enum err sizes_plan_model(const struct modelfile *file, const struct sizes_use *use,
+                          struct plan_model *out, uint64_t **layer_bytes, struct error *e)
+{
+    const struct model_params *p = use->params;
     int n = p->n_layers;
+    uint64_t both = 0;
     *layer_bytes = xcalloc((size_t)n, sizeof **layer_bytes);
-    *out = (struct plan_model){.n_layers = n,
-                               .layer_bytes = *layer_bytes,
-                               .kv_bytes_per_layer = sizes_kv_position_bytes(p, type) *
-                                                     KV_BLOCK_TOKENS * (uint64_t)kv->n_blocks,
-                               .fixed_bytes = NODE_FIXED_BYTES};
+    *out = (struct plan_model){
+        .n_layers = n,
+        .layer_bytes = *layer_bytes,
+        .kv_bytes_per_layer = sizes_kv_position_bytes(p, use->kv_type) * KV_BLOCK_TOKENS *
+                              (uint64_t)use->n_blocks,
+        .fixed_bytes = PROCESS_BYTES + model_activation_bytes(p, use->max_rows, false)};
     enum err err = OK;
     for (int i = 0; i < n && err == OK; i++)
-        err = model_part_tensors(file, &(struct model_part){.first = i, .last = i + 1}, add_bytes,
-                                 &(*layer_bytes)[i], e);
+        err = sum_part(file, (struct model_part){.first = i, .last = i + 1}, &(*layer_bytes)[i], e);
     if (err == OK)
-        err = model_part_tensors(file, &(struct model_part){.embedding = true}, add_bytes,
-                                 &out->embedding_bytes, e);
+        err = sum_part(file, (struct model_part){.embedding = true}, &out->embedding_bytes, e);
     if (err == OK)
-        err = model_part_tensors(file, &(struct model_part){.first = n, .last = n, .head = true},
-                                 add_bytes, &out->head_bytes, e);
-    return err;
+        err = sum_part(file, (struct model_part){.head = true}, &out->head_bytes, e);
+    if (err == OK)
+        err = sum_part(file, (struct model_part){.embedding = true, .head = true}, &both, e);
+    if (err != OK)
+        return err;
+    out->shared_bytes = out->embedding_bytes + out->head_bytes - both;
+    out->head_bytes += model_activation_bytes(p, 0, true);
+    return OK;
 }

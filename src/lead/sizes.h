@@ -1,14 +1,10 @@
-/* How large things get: what the planner must know of a model, and how many KV blocks there are.
- * Pure but for sizes_free_memory. */
+/* How large things get: what the planner must know of a model, and how many KV blocks there are. Pure. */
 #ifndef SHOAL_LEAD_SIZES_H
 #define SHOAL_LEAD_SIZES_H
 
 #include "backend/backend.h"
 #include "modelfile/modelfile.h"
 #include "plan/plan.h"
-
-/* Memory this process may still use: MemAvailable, held down by the cgroup's limit. */
-uint64_t sizes_free_memory(void);
 
 /* Bytes of keys and values of one position in one layer. */
 uint64_t sizes_kv_position_bytes(const struct model_params *p, enum kv_type type);
@@ -24,9 +20,16 @@ struct sizes_kv {
 enum err sizes_kv_fit(const struct model_params *p, enum kv_type type, int context, int n_slots,
                       uint64_t budget, struct sizes_kv *out, struct error *e);
 
-/* The planner's view of a model; *layer_bytes is malloc'ed, the caller's. */
-enum err sizes_plan_model(const struct modelfile *file, const struct model_params *p,
-                          enum kv_type type, const struct sizes_kv *kv, struct plan_model *out,
-                          uint64_t **layer_bytes, struct error *e);
+/* How a model is to be run: what sizes_plan_model counts with. */
+struct sizes_use {
+    const struct model_params *params;
+    enum kv_type kv_type;
+    int n_blocks;
+    int max_rows; /* of one step: bounds the activations */
+};
+
+/* The planner's view of a model; *layer_bytes is malloc'ed, the caller's, also after a failure. */
+enum err sizes_plan_model(const struct modelfile *file, const struct sizes_use *use,
+                          struct plan_model *out, uint64_t **layer_bytes, struct error *e);
 
 #endif

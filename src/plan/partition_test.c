@@ -81,6 +81,62 @@ static void every_shape_covers_and_fits(void **state)
     }
 }
 
+/* Layers of mixed types: nobody gets more than its own layers' bytes, whatever the mean is. */
+static void unequal_layers_fit_too(void **state)
+{
+    (void)state;
+    struct plan_model m = model_of(20);
+    static uint64_t bytes[20];
+    for (int i = 0; i < 20; i++)
+        bytes[i] = (i < 10 ? 16 : 4) * MB; /* the first node's are the large ones */
+    m.layer_bytes = bytes;
+    for (uint64_t first = 60; first < 400; first += 7) {
+        struct plan_node nodes[2];
+        struct plan p;
+        nodes_with(nodes, 2, (uint64_t[]){first, 180});
+        if (plan_by_memory(&m, nodes, 2, &p, NULL) != OK)
+            continue;
+        check_cover(&p, 20);
+        assert_true(p.stages[0].bytes <= nodes[0].memory_bytes);
+        assert_true(p.stages[1].bytes <= nodes[1].memory_bytes);
+    }
+    struct plan_node nodes[2];
+    struct plan p;
+    nodes_with(nodes, 2, (uint64_t[]){195, 1000});
+    assert_int_equal(plan_by_memory(&m, nodes, 2, &p, NULL), OK);
+}
+
+static void a_tied_head_is_counted_once_on_one_node(void **state)
+{
+    (void)state;
+    struct plan_model m = model_of(4);
+    m.shared_bytes = 20 * MB;
+    struct plan_node nodes[2];
+    struct plan p;
+    nodes_with(nodes, 1, (uint64_t[]){4 * 11 + 25});
+    assert_int_equal(plan_by_memory(&m, nodes, 1, &p, NULL), OK);
+    assert_int_equal(p.stages[0].bytes, (4 * 11 + 25) * MB);
+    nodes[0].memory_bytes -= 1;
+    assert_int_equal(plan_by_memory(&m, nodes, 1, &p, NULL), ERR_LIMIT);
+    nodes_with(nodes, 2, (uint64_t[]){100, 100}); /* two nodes: each has its own */
+    assert_int_equal(plan_by_memory(&m, nodes, 2, &p, NULL), OK);
+    assert_int_equal(p.stages[0].bytes + p.stages[1].bytes, (4 * 11 + 2 * 25) * MB);
+}
+
+static void boasting_nodes_do_not_wrap_a_sum(void **state)
+{
+    (void)state;
+    struct plan_model m = model_of(6);
+    struct plan_node nodes[3];
+    struct plan p;
+    nodes_with(nodes, 3, (uint64_t[]){0, 0, 0});
+    for (int i = 0; i < 3; i++)
+        nodes[i].memory_bytes = UINT64_MAX - (uint64_t)i;
+    assert_int_equal(plan_by_memory(&m, nodes, 3, &p, NULL), OK);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(p.stages[i].last - p.stages[i].first, 2);
+}
+
 static void one_node_takes_all(void **state)
 {
     (void)state;
@@ -143,6 +199,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layers_follow_memory),
         cmocka_unit_test(every_shape_covers_and_fits),
+        cmocka_unit_test(unequal_layers_fit_too),
+        cmocka_unit_test(a_tied_head_is_counted_once_on_one_node),
+        cmocka_unit_test(boasting_nodes_do_not_wrap_a_sum),
         cmocka_unit_test(one_node_takes_all),
         cmocka_unit_test(a_lead_without_memory_holds_only_the_head),
         cmocka_unit_test(every_worker_gets_a_layer_of_a_small_model),

@@ -16,9 +16,11 @@ enum { PLAN_MAX_ADDRESS = 256 };
 
 struct plan_model {
     int n_layers;
-    const uint64_t *layer_bytes; /* [n_layers]: weights of each, as packed */
+    const uint64_t *layer_bytes; /* [n_layers]: weights of each, in the file: packed ones are about
+                                  * as large */
     uint64_t embedding_bytes;
-    uint64_t head_bytes;         /* 0 on a node that also has the tied embedding: then counted once */
+    uint64_t head_bytes;
+    uint64_t shared_bytes;       /* in both of these and held once by a node with both: a tied head */
     uint64_t kv_bytes_per_layer; /* for the context and slots asked for */
     uint64_t fixed_bytes;        /* of every node: activations, program */
 };

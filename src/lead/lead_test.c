@@ -1,0 +1,145 @@
+/* A lead alone, put together from a model in memory; each way that can fail leaves nothing behind
+ * (seen by the leak checker). Whole clusters: tests/e2e and src/node. */
+#include "lead/lead.h"
+
+#include "tiny_model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct tiny_shape shape = {.n_layers = 3,
+                                        .hidden = 64,
+                                        .ffn = 96,
+                                        .n_heads = 4,
+                                        .n_kv_heads = 2,
+                                        .head_size = 16,
+                                        .vocab = 100,
+                                        .type = DTYPE_F32};
+
+static struct lead_options options(struct modelfile *file)
+{
+    return (struct lead_options){
+        .file = file, .threads = 2, .n_slots = 2, .max_rows = 8, .context = 40, .no_engine = true};
+}
+
+/* One step of three rows through lead->pipeline; the logits of the last in logits[100]. */
+static void run_step(struct lead *lead, float *logits)
+{
+    const struct step_update updates[] = {{.kind = UPDATE_OPEN},
+                                          {.kind = UPDATE_APPEND, .block = 4}};
+    const struct step_row rows[] = {{.token = 5, .position = 0},
+                                    {.token = 99, .position = 1},
+                                    {.token = 7, .position = 2, .want = WANT_LOGITS}};
+    struct step step = {.updates = updates, .n_updates = 2, .rows = rows, .n_rows = 3};
+    struct pipeline_result result;
+    assert_int_equal(pipeline_submit(lead->pipeline, &step, NULL), OK);
+    assert_int_equal(pipeline_collect(lead->pipeline, &result, 1000000, NULL), OK);
+    assert_int_equal(result.n_wanted, 1);
+    memcpy(logits, result.logits, 100 * sizeof *logits);
+}
+
+static void a_lead_alone_computes(void **state)
+{
+    (void)state;
+    float logits[2][100];
+    for (int i = 0; i < 2; i++) {
+        struct modelfile *file = tiny_model(&shape, 1); /* loading gives a tensor's memory back */
+        struct lead_options o = options(file);
+        o.threads = i + 1;
+        struct lead lead;
+        assert_int_equal(lead_open(&o, &lead, NULL), OK);
+        assert_int_equal(lead.context, 40);
+        assert_int_equal(lead.n_blocks, 2 * 3);
+        assert_int_equal(lead.plan.n_stages, 1);
+        assert_int_equal(lead.plan.stages[0].last, 3);
+        assert_string_equal(lead_stage_name(&lead, 0), "lead");
+        assert_int_equal(pool_n_threads(lead.pool), i + 1);
+        assert_null(lead.engine);
+        assert_true(lead.free_bytes > 1 << 20 && lead.load_us > 0);
+        run_step(&lead, logits[i]);
+        lead_close(&lead);
+        modelfile_close(file);
+    }
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+    assert_memory_not_equal(logits[0], logits[0] + 1, 99 * sizeof(float));
+}
+
+static void a_plan_loads_nothing(void **state)
+{
+    (void)state;
+    struct modelfile *file = tiny_model(&shape, 1);
+    struct lead_options o = options(file);
+    struct lead lead;
+    o.layers = "lead=0-2";
+    assert_int_equal(lead_plan(&o, &lead, NULL), OK);
+    assert_null(lead.model);
+    assert_null(lead.pipeline);
+    assert_int_equal(lead.plan.stages[0].last, 3);
+    assert_true(lead.plan.stages[0].bytes > 64 << 20);
+    lead_close(&lead);
+    modelfile_close(file);
+}
+
+static void refused(const struct tiny_shape *s, struct lead_options o, enum err code,
+                    const char *reason)
+{
+    struct error e;
+    struct lead lead;
+    o.file = tiny_model(s, 1);
+    assert_int_equal(lead_open(&o, &lead, &e), code);
+    assert_string_equal(e.text, reason);
+    modelfile_close(o.file);
+}
+
+static void what_cannot_be_is_refused(void **state)
+{
+    (void)state;
+    struct lead_options o = options(NULL);
+    o.layers = "lead=0-1";
+    refused(&shape, o, ERR_INVALID, "--layers: layer 2 is given to no node");
+    o = options(NULL);
+    o.context = 1025;
+    refused(&shape, o, ERR_LIMIT, "context of 1025 positions: the model was trained for 1024");
+    o = options(NULL);
+    o.kv_bytes = 10000;
+    refused(&shape, o, ERR_LIMIT,
+            "keys and values of 40 positions need 0.0 MB, 0.0 MB are there for them");
+    o = options(NULL);
+    o.threads = POOL_MAX_THREADS + 1;
+    refused(&shape, o, ERR_INVALID, "threads: expected 1 to 256, found 257");
+    o = options(NULL);
+    o.nodes = "127.0.0.1:1";
+    refused(&shape, o, ERR_UNREACHABLE, "cannot reach 127.0.0.1:1: Connection refused");
+    struct tiny_shape s = shape;
+    s.extra = "blk.0.attn_q.bias";
+    refused(&s, options(NULL), ERR_UNSUPPORTED,
+            "tensor blk.0.attn_q.bias: architecture llama with 3 layers has no such tensor");
+}
+
+static void a_bad_instruction_set_is_refused(void **state)
+{
+    (void)state;
+    struct error e;
+    struct lead lead;
+    struct lead_options o = options(tiny_model(&shape, 1));
+    setenv("SHOAL_CPU", "z80", 1);
+    assert_int_equal(lead_open(&o, &lead, &e), ERR_INVALID);
+    assert_non_null(strstr(e.text, "z80"));
+    unsetenv("SHOAL_CPU");
+    modelfile_close(o.file);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_lead_alone_computes),
+        cmocka_unit_test(a_plan_loads_nothing),
+        cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(a_bad_instruction_set_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
