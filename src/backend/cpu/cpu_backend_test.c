@@ -18,9 +18,9 @@
 
 enum {
     ROWS = 33,
-    HIDDEN = 512,
-    FFN = 768,
-    HEADS = 8,
+    HIDDEN = 768,
+    FFN = 512,
+    HEADS = 12, /* 6 to a key-value head: more than attention takes in one piece */
     KV_HEADS = 2,
     HEAD_SIZE = 64,
     KV_WIDTH = KV_HEADS * HEAD_SIZE,
