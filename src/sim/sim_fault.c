@@ -149,8 +149,10 @@ static bool wrong_block(struct sim_saboteur *s)
     return false;
 }
 
-/* The first block of a sequence gets the cells of another's. The sequence is one that runs on: it
- * has a row in this step, past what is overwritten. */
+/* A block of a sequence gets the cells of another's. The sequence is one that runs on: it has a row
+ * in this step, past what is overwritten. And it has some length: the cells of the model's first
+ * layer are a function of token and position alone, so two prompts that begin with the same word
+ * really have the same first cell. */
 static bool foreign_cells(struct sim_saboteur *s)
 {
     for (uint32_t i = 0; i < s->step.n_updates; i++)
@@ -159,7 +161,7 @@ static bool foreign_cells(struct sim_saboteur *s)
     for (uint32_t i = 0; i < s->step.n_rows; i++) {
         uint32_t slot = s->rows[i].slot;
         int from = foreign_block(s, slot);
-        if (from < 0 || s->rows[i].position == 0 || s->filled[slot] == 0)
+        if (from < 0 || s->filled[slot] < KV_BLOCK_TOKENS / 2)
             continue;
         for (int b = 0; b < s->n_blocks; b++) {
             if (s->owner[b] != (int)slot + 1)
