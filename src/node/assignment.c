@@ -17,7 +17,7 @@
 #include <string.h>
 
 enum {
-    CONNECT_US = 5 * 1000000,  /* to be accepted by the next stage */
+    CONNECT_US = 5 * 1000000, /* to be accepted by the next stage */
     POLL_US = 2000,
     /* A neighbour's death is told by the lead's own stream to it first: that names the culprit. */
     BLAME_PAUSE_US = 100 * 1000,
@@ -89,7 +89,8 @@ static enum err check_request(const shoal_v1_AssignRequest *r, struct error *e)
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]) && err == OK; i++)
         err = check_range(ranges[i].name, ranges[i].value, ranges[i].least, ranges[i].most, e);
     if (err == OK && (r->stage == 0) != (r->first == 0))
-        err = error_set(e, ERR_INVALID, "Assign: stage %u begins with layer %u", r->stage, r->first);
+        err =
+            error_set(e, ERR_INVALID, "Assign: stage %u begins with layer %u", r->stage, r->first);
     return err;
 }
 
@@ -104,13 +105,16 @@ static enum err check_shape(const shoal_v1_AssignRequest *r, const struct model_
     if (payload > FRAME_MAX_BYTES / 2)
         return error_set(e, ERR_LIMIT, "Assign: steps of %u rows of %d are %llu bytes, limit %d",
                          r->max_rows, p->hidden, (unsigned long long)payload, FRAME_MAX_BYTES / 2);
-    uint64_t row = (uint64_t)p->n_kv_heads * (uint64_t)p->head_size * (r->kv_type == KV_F32 ? 8 : 4);
+    uint64_t row =
+        (uint64_t)p->n_kv_heads * (uint64_t)p->head_size * (r->kv_type == KV_F32 ? 8 : 4);
     uint64_t kv = (uint64_t)r->n_blocks * KV_BLOCK_TOKENS * (r->last - r->first);
     struct machine_memory memory;
     machine_memory(&memory);
     if (!size_mul(kv, row, &kv) || (memory.total_bytes > 0 && kv > memory.total_bytes))
-        return error_set(e, ERR_LIMIT, "Assign: a KV store of %u blocks for %u layers does not fit "
-                         "into %llu MB", r->n_blocks, r->last - r->first,
+        return error_set(e, ERR_LIMIT,
+                         "Assign: a KV store of %u blocks for %u layers does not fit "
+                         "into %llu MB",
+                         r->n_blocks, r->last - r->first,
                          (unsigned long long)(memory.total_bytes >> 20));
     return OK;
 }
@@ -167,8 +171,10 @@ static enum err open_remote(struct assignment *a, struct error *e)
     const shoal_v1_AssignRequest *r = &a->request;
     struct model_params params;
     if (r->fetch_port == 0)
-        return error_set(e, ERR_NOT_FOUND, "no copy of %s here, and the lead serves none (only with "
-                         "--insecure does it serve other machines)", r->path);
+        return error_set(e, ERR_NOT_FOUND,
+                         "no copy of %s here, and the lead serves none (only with "
+                         "--insecure does it serve other machines)",
+                         r->path);
     enum err err = params_from_message(&r->params, &params, e);
     if (err == OK)
         err = check_shape(r, &params, e);
@@ -202,7 +208,8 @@ static void note_progress(uint64_t done_bytes, uint64_t total_bytes, void *conte
 static enum err load_model(struct assignment *a, struct error *e)
 {
     struct model_params params;
-    struct model_part part = {.first = (int)a->request.first, .last = (int)a->request.last,
+    struct model_part part = {.first = (int)a->request.first,
+                              .last = (int)a->request.last,
                               .embedding = a->request.first == 0};
     enum err err = modelfile_params(a->file, &params, e);
     if (err == OK)
@@ -228,10 +235,14 @@ enum err assignment_load(struct assignment *a, struct error *e)
     tensor_list_release(&a->tensors);
     if (err != OK)
         return err;
-    struct stage_options o = {.model = a->model, .backend = a->o.backend,
-                              .max_rows = (int)r->max_rows, .n_slots = (int)r->n_slots,
-                              .n_blocks = (int)r->n_blocks, .max_context = (int)r->max_context,
-                              .kv_type = (enum kv_type)r->kv_type, .epoch = r->epoch};
+    struct stage_options o = {.model = a->model,
+                              .backend = a->o.backend,
+                              .max_rows = (int)r->max_rows,
+                              .n_slots = (int)r->n_slots,
+                              .n_blocks = (int)r->n_blocks,
+                              .max_context = (int)r->max_context,
+                              .kv_type = (enum kv_type)r->kv_type,
+                              .epoch = r->epoch};
     err = stage_new(&o, &a->stage, e);
     if (err != OK)
         return err;
@@ -258,10 +269,12 @@ enum err assignment_accept(struct assignment *a, struct rpc_stream *stream, enum
     bool from_lead = role == LINK_ROLE_LEAD, is_first = a->request.stage == 0;
     char peer[32];
     snprintf(peer, sizeof(peer), from_lead ? "lead" : "stage %u", a->request.stage - 1);
-    struct link_grpc_options o = {.peer = peer, .inbox = a->inbox,
+    struct link_grpc_options o = {.peer = peer,
+                                  .inbox = a->inbox,
                                   .receives = from_lead == is_first,
                                   .max_queued = (int)a->request.credits,
-                                  .on_down = from_lead ? lead_is_down : NULL, .context = a};
+                                  .on_down = from_lead ? lead_is_down : NULL,
+                                  .context = a};
     if (a->state != NODE_LOADED && a->state != NODE_LINKED)
         return error_set(e, ERR_CLOSED, "epoch %llu is still being loaded",
                          (unsigned long long)a->request.epoch);
@@ -270,8 +283,9 @@ enum err assignment_accept(struct assignment *a, struct rpc_stream *stream, enum
     pthread_mutex_lock(&a->lock);
     enum err err = OK;
     if (from_lead ? a->had_lead : a->had_previous)
-        err = error_set(e, ERR_MISMATCH, "epoch %llu has its %s already",
-                        (unsigned long long)a->request.epoch, from_lead ? "lead" : "previous stage");
+        err =
+            error_set(e, ERR_MISMATCH, "epoch %llu has its %s already",
+                      (unsigned long long)a->request.epoch, from_lead ? "lead" : "previous stage");
     if (err == OK)
         err = link_grpc_accept(stream, &o, from_lead ? &a->lead : &a->previous, e);
     if (err == OK)
@@ -395,7 +409,7 @@ static void *compute_steps(void *context)
 
 /* ---- connecting ---- */
 
-/* The stream to the next stage ended by itself. The inbox hears why, the compute thread reports it. */
+/* The stream to the next stage ended by itself. The inbox hears why, the compute thread reports. */
 static void next_is_down(void *context, const struct error *reason)
 {
     struct assignment *a = context;
@@ -421,9 +435,11 @@ static enum err link_next(struct assignment *a, struct error *e)
 {
     char peer[32];
     snprintf(peer, sizeof(peer), "stage %u", a->request.stage + 1);
-    struct link_grpc_options o = {.peer = peer, .inbox = a->inbox,
+    struct link_grpc_options o = {.peer = peer,
+                                  .inbox = a->inbox,
                                   .max_queued = (int)a->request.credits,
-                                  .on_down = next_is_down, .context = a};
+                                  .on_down = next_is_down,
+                                  .context = a};
     struct link_grpc *next;
     enum err err = rpc_channel_open(a->request.next, &a->next_channel, e);
     if (err == OK)

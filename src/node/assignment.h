@@ -1,10 +1,11 @@
-/* What a worker holds for one epoch: the layers, their stage, its links and the thread that computes.
+/* What a worker holds for one epoch: the layers, their stage, its links and the thread that
+ * computes.
  *
  *     new ── load ──▶ LOADED ── accept(lead) ── connect ──▶ LINKED ──▶ steps … ── free
  *
- * Life goes on in four kinds of threads: `load`, `connect` and `free` block and are called by whoever
- * owns the assignment (the worker, under its work lock); `accept` runs in the network thread; the
- * compute thread is the assignment's own; statistics may be read by anybody meanwhile.
+ * Life goes on in four kinds of threads: `load`, `connect` and `free` block and are called by
+ * whoever owns the assignment (the worker, under its work lock); `accept` runs in the network
+ * thread; the compute thread is the assignment's own; statistics may be read by anybody meanwhile.
  * A failure (a bad frame, a lost neighbour) ends the stream to the lead with the reason and then
  * reports ASSIGNMENT_LOST: the owner frees it. */
 #ifndef SHOAL_NODE_ASSIGNMENT_H
@@ -32,7 +33,7 @@ struct assignment_options {
     void *context;
 };
 
-/* Check everything that can be checked without the model; takes the tensors over (also on failure). */
+/* Check all that can be checked without the model; takes the tensors over (also on failure). */
 enum err assignment_new(const shoal_v1_AssignRequest *request, struct tensor_list *tensors,
                         const struct assignment_options *o, struct assignment **out,
                         struct error *e);

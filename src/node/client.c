@@ -61,7 +61,7 @@ enum err node_describe(struct rpc_channel *c, time_us timeout_us, struct node_de
 }
 
 enum err node_ask_report(struct rpc_channel *c, time_us timeout_us, struct node_report *out,
-                        struct error *e)
+                         struct error *e)
 {
     shoal_v1_StatsRequest request = {0};
     shoal_v1_StatsResponse m = {0};

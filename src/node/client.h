@@ -47,7 +47,7 @@ struct node_probe {
 enum err node_describe(struct rpc_channel *c, time_us timeout_us, struct node_description *out,
                        struct error *e);
 enum err node_ask_report(struct rpc_channel *c, time_us timeout_us, struct node_report *out,
-                        struct error *e);
+                         struct error *e);
 enum err node_unassign(struct rpc_channel *c, uint64_t epoch, time_us timeout_us, struct error *e);
 /* Send `bytes_there`, have `bytes_back` sent back (each at most PROBE_MAX_BYTES). */
 enum err node_ask_probe(struct rpc_channel *c, uint32_t bytes_there, uint32_t bytes_back,

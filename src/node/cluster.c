@@ -1,5 +1,5 @@
-/* Connecting: describe all. Assigning: check, serve tensors, assign all, link, wait until the ring is
- * closed.
+/* Connecting: describe all. Assigning: check, serve tensors, assign all, link, wait until the ring
+ * is closed.
  *
  * Each node has a control channel (unary calls) and a channel for its Forward stream. The streams
  * carry the steps to stage 0 and the hidden states from the last stage; those to the others carry
@@ -153,17 +153,20 @@ static enum err check_numerics(const struct member *m, const char *own, struct e
 {
     if (strcmp(m->description.numerics_id, own) == 0)
         return OK;
-    return error_set(e, ERR_MISMATCH, "node %s computes with numerics %s, this with %s: results "
-                     "would depend on the plan", address_of(m), m->description.numerics_id, own);
+    return error_set(e, ERR_MISMATCH,
+                     "node %s computes with numerics %s, this with %s: results "
+                     "would depend on the plan",
+                     address_of(m), m->description.numerics_id, own);
 }
 
 /* Packed weights are about as large as the file's. What the node holds now goes before. */
 static enum err check_memory(const struct cluster *c, const struct member *m,
                              const struct model_params *p, struct error *e)
 {
-    uint64_t row = (uint64_t)p->n_kv_heads * (uint64_t)p->head_size *
-                   (c->o.kv_type == KV_F32 ? 8 : 4);
-    uint64_t kv = (uint64_t)c->o.n_blocks * KV_BLOCK_TOKENS * (uint64_t)(m->stage->last - m->stage->first);
+    uint64_t row =
+        (uint64_t)p->n_kv_heads * (uint64_t)p->head_size * (c->o.kv_type == KV_F32 ? 8 : 4);
+    uint64_t kv =
+        (uint64_t)c->o.n_blocks * KV_BLOCK_TOKENS * (uint64_t)(m->stage->last - m->stage->first);
     uint64_t need, have = m->description.memory_available;
     if (m->description.epoch != 0 || have == 0)
         return OK;
@@ -189,8 +192,8 @@ static void *describe_member(void *context)
 
 /* ---- serving tensors ---- */
 
-static enum err serve_tensors(void *context, struct rpc_call *call, const void *request, size_t bytes,
-                              struct error *e)
+static enum err serve_tensors(void *context, struct rpc_call *call, const void *request,
+                              size_t bytes, struct error *e)
 {
     struct cluster *c = context;
     return tensor_serve(c->o.file, call, request, bytes, e);
@@ -206,8 +209,8 @@ static bool all_are_loopback(const struct cluster *c)
     bool loopback = true;
     for (int i = 0; i < c->n_members; i++) {
         struct address a;
-        loopback &= address_parse(address_of(&c->members[i]), &a, NULL) == OK &&
-                    address_is_loopback(&a);
+        loopback &=
+            address_parse(address_of(&c->members[i]), &a, NULL) == OK && address_is_loopback(&a);
     }
     return loopback;
 }
@@ -218,8 +221,8 @@ static enum err open_server(struct cluster *c, struct error *e)
     bool local = all_are_loopback(c);
     if (!local && !c->o.insecure)
         return OK;
-    struct rpc_server_options o = {.listen = local ? "127.0.0.1:0" : "0.0.0.0:0",
-                                   .methods = methods, .context = c};
+    struct rpc_server_options o = {
+        .listen = local ? "127.0.0.1:0" : "0.0.0.0:0", .methods = methods, .context = c};
     return rpc_server_start(c->loop, &o, &c->server, e);
 }
 
@@ -234,8 +237,8 @@ static enum err list_tensor(const struct model_tensor *t, void *context, struct 
 
 static enum err list_tensors(struct member *m, struct error *e)
 {
-    struct model_part part = {.first = m->stage->first, .last = m->stage->last,
-                              .embedding = m->stage->first == 0};
+    struct model_part part = {
+        .first = m->stage->first, .last = m->stage->last, .embedding = m->stage->first == 0};
     return model_part_tensors(m->cluster->o.file, &part, list_tensor, m, e);
 }
 
@@ -342,9 +345,11 @@ static enum err assign_all(struct cluster *c, struct error *e)
 static enum err open_link(struct member *m, struct error *e)
 {
     struct cluster *c = m->cluster;
-    struct link_grpc_options o = {.peer = "node", .inbox = c->inbox,
+    struct link_grpc_options o = {.peer = "node",
+                                  .inbox = c->inbox,
                                   .receives = member_of(c, m->stage_i + 1) == NULL,
-                                  .max_queued = c->o.credits, .on_down = link_is_down,
+                                  .max_queued = c->o.credits,
+                                  .on_down = link_is_down,
                                   .context = c};
     enum err err = rpc_channel_open(address_of(m), &m->activations, e);
     if (err != OK)

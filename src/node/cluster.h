@@ -1,9 +1,9 @@
 /* A cluster as the lead sees it: the worker processes, reached over gRPC.
  *
  * Two steps, because the plan needs to know the nodes and the nodes need to know the plan:
- * cluster_connect reaches every node and asks it to describe itself; cluster_assign tells each which
- * layers it holds, waits until all are loaded and lays the links of the ring. While assigned, the
- * lead serves FetchTensors to nodes that have no copy of the model.
+ * cluster_connect reaches every node and asks it to describe itself; cluster_assign tells each
+ * which layers it holds, waits until all are loaded and lays the links of the ring. While assigned,
+ * the lead serves FetchTensors to nodes that have no copy of the model.
  *
  * One thread uses a struct cluster, except cluster_check and cluster_stats: any thread. */
 #ifndef SHOAL_NODE_CLUSTER_H
@@ -34,16 +34,16 @@ int cluster_n_nodes(const struct cluster *c);
 const struct node_info *cluster_node(const struct cluster *c, int node_i);
 
 struct cluster_options {
-    struct modelfile *file;    /* borrowed while assigned: FetchTensors reads from it */
-    const struct plan *plan;   /* node_i counts the nodes as connected; the last stage is the lead */
-    const char *numerics_id;   /* the lead's: a node with another one is refused (promise 1) */
+    struct modelfile *file;  /* borrowed while assigned: FetchTensors reads from it */
+    const struct plan *plan; /* node_i counts the nodes as connected; the last stage is the lead */
+    const char *numerics_id; /* the lead's: a node with another one is refused (promise 1) */
     enum kv_type kv_type;
     int n_slots, n_blocks, max_rows, max_context;
-    int credits;               /* frames that an inbox must have room for */
-    uint64_t epoch;            /* not 0 */
-    bool insecure;             /* serve tensors to workers on other machines, too: from a port on
-                                * all addresses. Otherwise such workers need their own copy */
-    model_progress progress;   /* sum over all nodes; NULL allowed; called from the caller's thread */
+    int credits;             /* frames that an inbox must have room for */
+    uint64_t epoch;          /* not 0 */
+    bool insecure;           /* serve tensors to workers on other machines, too: from a port on
+                              * all addresses. Otherwise such workers need their own copy */
+    model_progress progress; /* sum over all nodes; NULL allowed; called from the caller's thread */
     void *progress_context;
 };
 
@@ -60,11 +60,11 @@ enum err cluster_check(struct cluster *c, struct error *e);
 /* What a node has done since it was assigned (Stats). ERR_UNREACHABLE within 2 s. */
 struct node_stats {
     uint64_t steps, rows;
-    uint64_t busy_us;          /* inside stage_forward */
+    uint64_t busy_us; /* inside stage_forward */
     uint64_t sent_bytes, received_bytes;
     uint64_t weight_bytes, kv_bytes, activation_bytes;
     uint64_t anon_bytes, anon_peak_bytes; /* of the process */
-    bool fetched;              /* weights came from the lead, not from a local file */
+    bool fetched;                         /* weights came from the lead, not from a local file */
 };
 enum err cluster_stats(struct cluster *c, int node_i, struct node_stats *out, struct error *e);
 

@@ -37,7 +37,8 @@ enum {
 
 static struct tiny_gguf bytes;
 static char model_path[] = "/tmp/shoal_cluster_test_XXXXXX";
-static struct modelfile *on_disk, *in_memory; /* the same model; no worker finds the second's path */
+static struct modelfile *on_disk,
+    *in_memory; /* the same model; no worker finds the second's path */
 static struct worker *workers[N_WORKERS];
 static struct pool *pool;
 static struct backend *backend;
@@ -76,10 +77,15 @@ struct lead {
 static struct cluster_options options_for(struct lead *l, struct modelfile *file)
 {
     static uint64_t epoch = 1000;
-    return (struct cluster_options){.file = file, .plan = &l->plan,
-                                    .numerics_id = backend->numerics_id, .kv_type = KV_F16,
-                                    .n_slots = 2, .n_blocks = N_BLOCKS, .max_rows = 64,
-                                    .max_context = 64, .credits = CREDITS,
+    return (struct cluster_options){.file = file,
+                                    .plan = &l->plan,
+                                    .numerics_id = backend->numerics_id,
+                                    .kv_type = KV_F16,
+                                    .n_slots = 2,
+                                    .n_blocks = N_BLOCKS,
+                                    .max_rows = 64,
+                                    .max_context = 64,
+                                    .credits = CREDITS,
                                     .epoch = epoch += 1ull << 40 | (uint64_t)getpid() << 16};
 }
 
@@ -98,18 +104,28 @@ static void plan_layers(struct lead *l, int n_workers, const int *ends)
 static void open_stage(struct lead *l, const struct cluster_options *o)
 {
     const struct plan_stage *own = &l->plan.stages[l->plan.n_stages - 1];
-    struct model_part part = {.first = own->first, .last = own->last, .head = true,
-                              .embedding = l->plan.n_stages == 1};
+    struct model_part part = {
+        .first = own->first, .last = own->last, .head = true, .embedding = l->plan.n_stages == 1};
     assert_int_equal(model_load(o->file, backend, &part, NULL, NULL, &l->model, NULL), OK);
-    struct stage_options s = {.model = l->model, .backend = backend, .max_rows = o->max_rows,
-                              .n_slots = o->n_slots, .n_blocks = o->n_blocks,
-                              .max_context = o->max_context, .kv_type = o->kv_type,
+    struct stage_options s = {.model = l->model,
+                              .backend = backend,
+                              .max_rows = o->max_rows,
+                              .n_slots = o->n_slots,
+                              .n_blocks = o->n_blocks,
+                              .max_context = o->max_context,
+                              .kv_type = o->kv_type,
                               .epoch = o->epoch};
     assert_int_equal(stage_new(&s, &l->stage, NULL), OK);
-    struct pipeline_options p = {.stage = l->stage, .vocab = TINY_VOCAB, .hidden = TINY_HIDDEN,
-                                 .first = l->first, .inbox = l->inbox, .n_stages = l->plan.n_stages,
-                                 .first_layer = own->first, .credits = o->credits,
-                                 .max_rows = o->max_rows, .epoch = o->epoch,
+    struct pipeline_options p = {.stage = l->stage,
+                                 .vocab = TINY_VOCAB,
+                                 .hidden = TINY_HIDDEN,
+                                 .first = l->first,
+                                 .inbox = l->inbox,
+                                 .n_stages = l->plan.n_stages,
+                                 .first_layer = own->first,
+                                 .credits = o->credits,
+                                 .max_rows = o->max_rows,
+                                 .epoch = o->epoch,
                                  .timeout_us = 20 * SECOND};
     assert_int_equal(pipeline_new(&p, &l->pipeline, NULL), OK);
 }
@@ -153,8 +169,10 @@ static enum err submit(struct lead *l, uint32_t from, uint32_t n, struct error *
         step.n_updates = 1;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t position = from + i;
-        rows[i] = (struct step_row){.token = (position * 37 + 5) % TINY_VOCAB, .position = position,
-                                    .slot = 1, .want = WANT_LOGITS};
+        rows[i] = (struct step_row){.token = (position * 37 + 5) % TINY_VOCAB,
+                                    .position = position,
+                                    .slot = 1,
+                                    .want = WANT_LOGITS};
         if (position % KV_BLOCK_TOKENS == 0) /* blocks in an order that is not their own */
             updates[step.n_updates++] = (struct step_update){
                 .kind = UPDATE_APPEND, .slot = 1, .block = 7 - position / KV_BLOCK_TOKENS};
@@ -177,7 +195,8 @@ static void run_tokens(struct lead *l, float *logits)
         struct pipeline_result r;
         pipeline_collect(l->pipeline, &r, 20 * SECOND, &e);
         assert_string_equal(e.text, "");
-        memcpy(logits + got * TINY_VOCAB, r.logits, (size_t)r.n_wanted * TINY_VOCAB * sizeof(float));
+        memcpy(logits + got * TINY_VOCAB, r.logits,
+               (size_t)r.n_wanted * TINY_VOCAB * sizeof(float));
         got += (uint32_t)r.n_wanted;
     }
 }
@@ -224,7 +243,8 @@ static void every_ring_has_the_same_bits(void **state)
     (void)state;
     static const struct {
         int n, ends[3];
-    } rings[] = {{1, {1}}, {1, {2}}, {1, {4}}, {2, {1, 3}}, {2, {2, 4}}, {3, {1, 2, 3}}, {3, {2, 3, 4}}};
+    } rings[] = {{1, {1}},    {1, {2}},       {1, {4}},      {2, {1, 3}},
+                 {2, {2, 4}}, {3, {1, 2, 3}}, {3, {2, 3, 4}}};
     for (size_t i = 0; i < sizeof(rings) / sizeof(rings[0]); i++) {
         struct lead l;
         open_lead(&l, on_disk, rings[i].n, rings[i].ends);
@@ -237,7 +257,8 @@ static void every_ring_has_the_same_bits(void **state)
             assert_int_equal(s.rows, N_TOKENS);
             assert_true(s.weight_bytes > 0 && s.kv_bytes > 0 && s.activation_bytes > 0);
             assert_true(s.anon_bytes > 0 && s.anon_peak_bytes >= s.anon_bytes);
-            assert_true(s.received_bytes > 0 && s.sent_bytes > (uint64_t)N_TOKENS * TINY_HIDDEN * 4);
+            assert_true(s.received_bytes > 0 &&
+                        s.sent_bytes > (uint64_t)N_TOKENS * TINY_HIDDEN * 4);
         }
         assert_int_equal(cluster_check(l.cluster, NULL), OK);
         close_lead(&l);
@@ -291,7 +312,8 @@ static void another_file_at_the_path_is_not_taken(void **state)
     assert_int_equal(fwrite(other.data, 1, other.bytes, f), other.bytes);
     fclose(f);
     assert_int_equal(modelfile_open_memory("/tmp/shoal_cluster_test_other", bytes.data, bytes.bytes,
-                                           &file, NULL), OK);
+                                           &file, NULL),
+                     OK);
     open_lead(&l, file, 1, (int[]){2});
     expect_same_bits(&l);
     struct node_stats s;
@@ -341,7 +363,8 @@ static void nodes_that_cannot_be_had(void **state)
     snprintf(list, sizeof(list), "%s,%s", worker_address(workers[0]), worker_address(workers[0]));
     assert_int_equal(cluster_connect(list, &c, &e), ERR_INVALID);
     expect_error(&e, ERR_INVALID, "is listed twice");
-    static const char *const bad[] = {"", ",", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:1,,127.0.0.1:2"};
+    static const char *const bad[] = {"", ",", "127.0.0.1", "127.0.0.1:0",
+                                      "127.0.0.1:1,,127.0.0.1:2"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_int_equal(cluster_connect(bad[i], &c, &e), ERR_INVALID);
 }
@@ -528,12 +551,22 @@ static void hostile_assigns(void **state)
     struct rpc_channel *c = open_channel(0);
     struct rpc_buffer answer, message;
     struct error e;
-    assert_int_equal(rpc_unary(c, NODE_SERVICE "Assign", "\xff\xff\xff", 3, 2 * SECOND, &answer, &e),
-                     ERR_FORMAT);
-    shoal_v1_AssignRequest good = {.protocol = NODE_PROTOCOL, .version = SHOAL_VERSION, .epoch = 5,
-                                   .path = "/nowhere", .has_identity = true, .has_params = true,
-                                   .last = 1, .n_blocks = 1, .n_slots = 1, .max_rows = 1,
-                                   .max_context = 1, .credits = 1, .fetch_port = 1};
+    assert_int_equal(
+        rpc_unary(c, NODE_SERVICE "Assign", "\xff\xff\xff", 3, 2 * SECOND, &answer, &e),
+        ERR_FORMAT);
+    shoal_v1_AssignRequest good = {.protocol = NODE_PROTOCOL,
+                                   .version = SHOAL_VERSION,
+                                   .epoch = 5,
+                                   .path = "/nowhere",
+                                   .has_identity = true,
+                                   .has_params = true,
+                                   .last = 1,
+                                   .n_blocks = 1,
+                                   .n_slots = 1,
+                                   .max_rows = 1,
+                                   .max_context = 1,
+                                   .credits = 1,
+                                   .fetch_port = 1};
     struct bad {
         uint32_t *field, value;
         const char *part;
@@ -558,7 +591,8 @@ static void hostile_assigns(void **state)
         assert_int_equal(assign_encode(&good, &none, &message, NULL), OK);
         *bad[i].field = before;
         assert_int_not_equal(rpc_unary(c, NODE_SERVICE "Assign", message.data, message.bytes,
-                                       5 * SECOND, &answer, &e), OK);
+                                       5 * SECOND, &answer, &e),
+                             OK);
         assert_non_null(strstr(e.text, bad[i].part));
         rpc_buffer_release(&message);
     }
@@ -578,7 +612,8 @@ static void health_and_probe(void **state)
     assert_int_equal(answer.bytes, 2); /* field 1: SERVING, byte for byte */
     assert_memory_equal(answer.data, "\x08\x01", 2);
     rpc_buffer_release(&answer);
-    assert_int_equal(rpc_unary(c, check, "\x0a\x04none", 6, 2 * SECOND, &answer, &e), ERR_NOT_FOUND);
+    assert_int_equal(rpc_unary(c, check, "\x0a\x04none", 6, 2 * SECOND, &answer, &e),
+                     ERR_NOT_FOUND);
     assert_int_equal(rpc_unary(c, "/grpc.health.v1.Health/Watch", "", 0, 2 * SECOND, &answer, &e),
                      ERR_UNSUPPORTED);
     assert_int_equal(node_ask_probe(c, 1000, 0, 2 * SECOND, &p, &e), OK);
@@ -626,8 +661,8 @@ static enum err serve_cheating(void *context, struct rpc_call *call, const void 
     cheat.n_calls++;
     if (cheat.lie == 0 || (cheat.lie == 2 && cheat.n_calls > 1))
         return tensor_serve(in_memory, call, request, n_bytes, e);
-    assert_int_equal(message_decode(shoal_v1_FetchTensorsRequest_fields, &r, request, n_bytes, "", e),
-                     OK);
+    assert_int_equal(
+        message_decode(shoal_v1_FetchTensorsRequest_fields, &r, request, n_bytes, "", e), OK);
     size_t n = chunk_head_encode(cheat.lie == 3 ? 64 : 0,
                                  XXH3_64bits(data, 1000) ^ (cheat.lie == 1), 1000, head);
     struct rpc_outgoing m = {.head = head, .head_bytes = n, .body = data, .body_bytes = 1000};
@@ -681,7 +716,8 @@ static void fetching_checks_what_comes(void **state)
     rpc_server_stop(server);
     rpc_loop_stop(loop);
     /* A worker serves no tensors. */
-    assert_int_equal(fetch_embedding(worker_address(workers[0]), &identity, into, &e), ERR_UNSUPPORTED);
+    assert_int_equal(fetch_embedding(worker_address(workers[0]), &identity, into, &e),
+                     ERR_UNSUPPORTED);
     free(into);
 }
 
@@ -698,8 +734,8 @@ static int start_all(void **state)
     struct error e = {.code = OK};
     modelfile_open(model_path, &on_disk, &e);
     assert_string_equal(e.text, "");
-    assert_int_equal(modelfile_open_memory("/nowhere/tiny.gguf", bytes.data, bytes.bytes, &in_memory,
-                                           NULL), OK);
+    assert_int_equal(
+        modelfile_open_memory("/nowhere/tiny.gguf", bytes.data, bytes.bytes, &in_memory, NULL), OK);
     assert_int_equal(pool_new(1, &pool, NULL), OK);
     assert_int_equal(backend_cpu_open(pool, &backend, NULL), OK);
     for (int i = 0; i < N_WORKERS; i++)

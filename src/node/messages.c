@@ -78,8 +78,7 @@ static bool encode_tensors(pb_ostream_t *stream, const pb_field_t *field, void *
 {
     const struct tensor_list *l = *arg;
     for (int i = 0; i < l->n; i++) {
-        shoal_v1_Tensor t = {.type = l->items[i].type,
-                             .dims_count = (pb_size_t)l->items[i].n_dims};
+        shoal_v1_Tensor t = {.type = l->items[i].type, .dims_count = (pb_size_t)l->items[i].n_dims};
         strcpy(t.name, l->items[i].name);
         memcpy(t.dims, l->items[i].dims, sizeof(t.dims));
         if (!pb_encode_tag_for_field(stream, field) ||
@@ -129,8 +128,7 @@ enum err assign_decode(const void *data, size_t bytes, shoal_v1_AssignRequest *r
     *request = (shoal_v1_AssignRequest)shoal_v1_AssignRequest_init_zero;
     *tensors = (struct tensor_list){0};
     request->tensors = (pb_callback_t){.funcs.decode = decode_tensor, .arg = tensors};
-    enum err err =
-        message_decode(shoal_v1_AssignRequest_fields, request, data, bytes, "Assign", e);
+    enum err err = message_decode(shoal_v1_AssignRequest_fields, request, data, bytes, "Assign", e);
     request->tensors = (pb_callback_t){0};
     if (err != OK)
         tensor_list_release(tensors);
@@ -142,8 +140,8 @@ enum err assign_decode(const void *data, size_t bytes, shoal_v1_AssignRequest *r
 static bool encode_bytes(pb_ostream_t *stream, const pb_field_t *field, void *const *arg)
 {
     const struct byte_field *f = *arg;
-    return f->bytes == 0 || (pb_encode_tag_for_field(stream, field) &&
-                             pb_encode_string(stream, f->data, f->bytes));
+    return f->bytes == 0 ||
+           (pb_encode_tag_for_field(stream, field) && pb_encode_string(stream, f->data, f->bytes));
 }
 
 static bool decode_bytes(pb_istream_t *stream, const pb_field_t *field, void **arg)
@@ -250,9 +248,9 @@ void params_to_message(const struct model_params *p, shoal_v1_ModelParams *out)
 enum err params_from_message(const shoal_v1_ModelParams *m, struct model_params *out,
                              struct error *e)
 {
-    const uint32_t counts[] = {m->n_layers, m->hidden,    m->ffn,   m->n_heads, m->n_kv_heads,
-                               m->head_size, m->rope_size, m->vocab, m->context,
-                               m->rope_original_context};
+    const uint32_t counts[] = {
+        m->n_layers,  m->hidden,    m->ffn,   m->n_heads, m->n_kv_heads,
+        m->head_size, m->rope_size, m->vocab, m->context, m->rope_original_context};
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
         if (counts[i] > INT32_MAX)
             return error_set(e, ERR_INVALID, "a hyper-parameter of %u", counts[i]);

@@ -1,5 +1,5 @@
-/* The messages of proto/shoal.proto as bytes and back. What arrives is bounded: strings and arrays by
- * proto/shoal.options, lists and byte fields by the callers of this module. Pure functions. */
+/* The messages of proto/shoal.proto as bytes and back. What arrives is bounded: strings and arrays
+ * by proto/shoal.options, lists and byte fields by the callers of this module. Pure functions. */
 #ifndef SHOAL_NODE_MESSAGES_H
 #define SHOAL_NODE_MESSAGES_H
 
@@ -14,9 +14,9 @@
 enum { NODE_PROTOCOL = 1 };
 
 enum {
-    CHUNK_BYTES = 1 << 20,            /* data of one TensorChunk */
-    PROBE_MAX_BYTES = 4 << 20,        /* payload of a Probe */
-    ASSIGN_MAX_TENSORS = 1 << 17,     /* tensors of one part */
+    CHUNK_BYTES = 1 << 20,        /* data of one TensorChunk */
+    PROBE_MAX_BYTES = 4 << 20,    /* payload of a Probe */
+    ASSIGN_MAX_TENSORS = 1 << 17, /* tensors of one part */
 };
 
 #define NODE_SERVICE "/shoal.v1.Node/"
@@ -45,7 +45,7 @@ struct byte_field {
     uint8_t *data;
     size_t capacity, bytes;
 };
-/* The part of a TensorChunk before its data, which follows as it is: at most CHUNK_HEAD_MAX bytes. */
+/* The part of a TensorChunk before its data, which follows as it is. At most CHUNK_HEAD_MAX. */
 enum { CHUNK_HEAD_MAX = 48 };
 size_t chunk_head_encode(uint64_t offset, uint64_t xxh3, size_t data_bytes,
                          uint8_t out[static CHUNK_HEAD_MAX]);

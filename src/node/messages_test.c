@@ -1,4 +1,5 @@
-/* Messages there and back, and bytes that are none: truncations, wrong lengths, too many or too much. */
+/* Messages there and back, and bytes that are none: truncations, wrong lengths, too many or too
+ * much. */
 #include "node/messages.h"
 
 #include <setjmp.h>
@@ -11,12 +12,26 @@
 #include <string.h>
 #include <xxhash.h>
 
-static const struct model_params params = {
-    .architecture = "llama", .name = "tiny", .n_layers = 5, .hidden = 64, .ffn = 172, .n_heads = 8,
-    .n_kv_heads = 4, .head_size = 8, .rope_size = 8, .vocab = 512, .context = 2048,
-    .norm_eps = 1e-5f, .rope_base = 10000, .rope_pairing = ROPE_HALVES,
-    .rope_scaling = ROPE_SCALING_LLAMA3, .rope_factor = 8, .rope_low_freq_factor = 1,
-    .rope_high_freq_factor = 4, .rope_original_context = 8192, .tied_head = true};
+static const struct model_params params = {.architecture = "llama",
+                                           .name = "tiny",
+                                           .n_layers = 5,
+                                           .hidden = 64,
+                                           .ffn = 172,
+                                           .n_heads = 8,
+                                           .n_kv_heads = 4,
+                                           .head_size = 8,
+                                           .rope_size = 8,
+                                           .vocab = 512,
+                                           .context = 2048,
+                                           .norm_eps = 1e-5f,
+                                           .rope_base = 10000,
+                                           .rope_pairing = ROPE_HALVES,
+                                           .rope_scaling = ROPE_SCALING_LLAMA3,
+                                           .rope_factor = 8,
+                                           .rope_low_freq_factor = 1,
+                                           .rope_high_freq_factor = 4,
+                                           .rope_original_context = 8192,
+                                           .tied_head = true};
 
 static struct tensor_list make_tensors(int n)
 {
@@ -24,7 +39,9 @@ static struct tensor_list make_tensors(int n)
     for (int i = 0; i < n; i++) {
         char name[64];
         snprintf(name, sizeof(name), "blk.%d.attn_q.weight", i);
-        struct model_tensor t = {.name = name, .type = (uint32_t)(i % 3), .n_dims = 1 + i % 4,
+        struct model_tensor t = {.name = name,
+                                 .type = (uint32_t)(i % 3),
+                                 .n_dims = 1 + i % 4,
                                  .dims = {64u + (unsigned)i, 1, 1, 1}};
         assert_int_equal(tensor_list_add(&l, &t, NULL), OK);
     }
@@ -34,11 +51,21 @@ static struct tensor_list make_tensors(int n)
 static shoal_v1_AssignRequest *make_assign(void)
 {
     shoal_v1_AssignRequest *r = calloc(1, sizeof(*r));
-    *r = (shoal_v1_AssignRequest){.protocol = NODE_PROTOCOL, .epoch = UINT64_MAX, .has_identity = true,
+    *r = (shoal_v1_AssignRequest){.protocol = NODE_PROTOCOL,
+                                  .epoch = UINT64_MAX,
+                                  .has_identity = true,
                                   .identity = {1234567890123, 0x1122334455667788, 42},
-                                  .has_params = true, .first = 3, .last = 5, .kv_type = 1,
-                                  .n_blocks = 100, .n_slots = 4, .max_rows = 64,
-                                  .max_context = 512, .credits = 5, .stage = 1, .fetch_port = 999};
+                                  .has_params = true,
+                                  .first = 3,
+                                  .last = 5,
+                                  .kv_type = 1,
+                                  .n_blocks = 100,
+                                  .n_slots = 4,
+                                  .max_rows = 64,
+                                  .max_context = 512,
+                                  .credits = 5,
+                                  .stage = 1,
+                                  .fetch_port = 999};
     strcpy(r->version, "9.8.7");
     strcpy(r->path, "/models/tiny.gguf");
     strcpy(r->next, "[::1]:50100");
@@ -219,7 +246,8 @@ static void probes(void **state)
     assert_int_equal(probe_response_decode(b.data, b.bytes, &handling_us, &field, NULL), OK);
     assert_int_equal(handling_us, 123);
     field.capacity = 63;
-    assert_int_equal(probe_response_decode(b.data, b.bytes, &handling_us, &field, NULL), ERR_FORMAT);
+    assert_int_equal(probe_response_decode(b.data, b.bytes, &handling_us, &field, NULL),
+                     ERR_FORMAT);
     rpc_buffer_release(&b);
     field.capacity = 64;
     assert_int_equal(probe_request_encode(PROBE_MAX_BYTES + 1, &there, &b, NULL), OK);
@@ -257,10 +285,13 @@ static void identities(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(assign_comes_back),     cmocka_unit_test(cut_assigns),
-        cmocka_unit_test(flipped_assigns),       cmocka_unit_test(too_much_in_an_assign),
-        cmocka_unit_test(chunks),                cmocka_unit_test(probes),
-        cmocka_unit_test(params_out_of_range),   cmocka_unit_test(identities)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(assign_comes_back),
+                                       cmocka_unit_test(cut_assigns),
+                                       cmocka_unit_test(flipped_assigns),
+                                       cmocka_unit_test(too_much_in_an_assign),
+                                       cmocka_unit_test(chunks),
+                                       cmocka_unit_test(probes),
+                                       cmocka_unit_test(params_out_of_range),
+                                       cmocka_unit_test(identities)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

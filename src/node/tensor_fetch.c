@@ -58,8 +58,8 @@ enum err tensor_serve(const struct modelfile *file, struct rpc_call *call, const
     while (at < t->bytes) {
         size_t n = t->bytes - at < CHUNK_BYTES ? (size_t)(t->bytes - at) : CHUNK_BYTES;
         uint8_t head[CHUNK_HEAD_MAX];
-        struct rpc_outgoing chunk = {.head = head, .body = data + at, .body_bytes = n,
-                                     .release = keep};
+        struct rpc_outgoing chunk = {
+            .head = head, .body = data + at, .body_bytes = n, .release = keep};
         chunk.head_bytes = chunk_head_encode(at, XXH3_64bits(data + at, n), n, head);
         if (rpc_call_send(call, &chunk) != OK)
             return error_set(e, ERR_CANCELLED, "FetchTensors: the caller has gone");
@@ -102,9 +102,11 @@ static enum err take_chunk(struct tensor_source *s, const struct model_tensor *t
     if (err != OK)
         return err;
     if (chunk.offset != *done || field.bytes == 0 || field.bytes > t->bytes - *done)
-        return error_set(e, ERR_FORMAT, "FetchTensors: expected bytes from %llu of %llu, found %zu "
-                         "from %llu", (unsigned long long)*done, (unsigned long long)t->bytes,
-                         field.bytes, (unsigned long long)chunk.offset);
+        return error_set(e, ERR_FORMAT,
+                         "FetchTensors: expected bytes from %llu of %llu, found %zu "
+                         "from %llu",
+                         (unsigned long long)*done, (unsigned long long)t->bytes, field.bytes,
+                         (unsigned long long)chunk.offset);
     uint64_t hash = XXH3_64bits(field.data, field.bytes);
     if (hash != chunk.xxh3)
         return error_set(e, ERR_FORMAT, "FetchTensors: expected hash %016llx, found %016llx",
@@ -140,9 +142,11 @@ static enum err fetch_from(struct tensor_source *s, const struct model_tensor *t
     if (err == ERR_CLOSED && *done == t->bytes)
         return OK;
     return err != ERR_CLOSED ? err
-                             : error_set(e, ERR_FORMAT, "%s: FetchTensors ended after %llu of %llu "
-                                         "bytes", rpc_channel_address(s->channel),
-                                         (unsigned long long)*done, (unsigned long long)t->bytes);
+                             : error_set(e, ERR_FORMAT,
+                                         "%s: FetchTensors ended after %llu of %llu "
+                                         "bytes",
+                                         rpc_channel_address(s->channel), (unsigned long long)*done,
+                                         (unsigned long long)t->bytes);
 }
 
 static bool is_worth_another_try(enum err err)

@@ -17,7 +17,7 @@ enum err tensor_serve(const struct modelfile *file, struct rpc_call *call, const
 struct tensor_source {
     struct rpc_channel *channel; /* to who has the file */
     struct model_identity identity;
-    uint8_t *chunk;                   /* CHUNK_BYTES of room */
+    uint8_t *chunk; /* CHUNK_BYTES of room */
     _Atomic uint64_t fetched_bytes;
 };
 enum err tensor_source_open(struct tensor_source *s, const char *address,

@@ -58,7 +58,8 @@ static inline void tiny_meta_u32(struct tiny_gguf *g, const char *key, uint32_t 
     tiny_u32(g, v);
 }
 
-static inline void tiny_tensor(struct tiny_gguf *g, const char *name, uint64_t n_cols, uint64_t n_rows)
+static inline void tiny_tensor(struct tiny_gguf *g, const char *name, uint64_t n_cols,
+                               uint64_t n_rows)
 {
     enum { GGUF_F32 = 0 };
     tiny_text(g, name);
@@ -77,10 +78,14 @@ static inline void tiny_layer(struct tiny_gguf *g, int i)
     static const struct {
         const char *name;
         int n_cols, n_rows;
-    } tensors[] = {{"attn_norm", TINY_HIDDEN, 1},        {"attn_q", TINY_HIDDEN, TINY_HIDDEN},
-                   {"attn_k", TINY_HIDDEN, KV},          {"attn_v", TINY_HIDDEN, KV},
-                   {"attn_output", TINY_HIDDEN, TINY_HIDDEN}, {"ffn_norm", TINY_HIDDEN, 1},
-                   {"ffn_gate", TINY_HIDDEN, TINY_FFN},  {"ffn_up", TINY_HIDDEN, TINY_FFN},
+    } tensors[] = {{"attn_norm", TINY_HIDDEN, 1},
+                   {"attn_q", TINY_HIDDEN, TINY_HIDDEN},
+                   {"attn_k", TINY_HIDDEN, KV},
+                   {"attn_v", TINY_HIDDEN, KV},
+                   {"attn_output", TINY_HIDDEN, TINY_HIDDEN},
+                   {"ffn_norm", TINY_HIDDEN, 1},
+                   {"ffn_gate", TINY_HIDDEN, TINY_FFN},
+                   {"ffn_up", TINY_HIDDEN, TINY_FFN},
                    {"ffn_down", TINY_FFN, TINY_HIDDEN}};
     for (size_t t = 0; t < sizeof(tensors) / sizeof(tensors[0]); t++) {
         char name[64];

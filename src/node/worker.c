@@ -1,9 +1,10 @@
 /* The worker: the service's methods over one struct assignment.
  *
  * Threads: gRPC's loop (accepts streams, posts events), the server's threads (unary calls; Assign
- * blocks one while loading), the control thread (reacts to events), the assignment's compute thread.
- * Two locks: `work` is held by whoever loads, links or frees an assignment, for as long as that takes;
- * `lock` guards the pointer to the current one and is never held for long. `work` comes first. */
+ * blocks one while loading), the control thread (reacts to events), the assignment's compute
+ * thread. Two locks: `work` is held by whoever loads, links or frees an assignment, for as long as
+ * that takes; `lock` guards the pointer to the current one and is never held for long. `work` comes
+ * first. */
 #include "node/worker.h"
 
 #include "base/log.h"
@@ -24,7 +25,7 @@ enum {
     MAX_EVENTS = 256,
     LEAD_WAIT_US = 30 * 1000000, /* between an Assign and the lead's stream */
     TICK_US = 1000000,
-    STOP_WAIT_S = 5,             /* for a loading that is under way when told to stop */
+    STOP_WAIT_S = 5, /* for a loading that is under way when told to stop */
 };
 
 struct worker {
@@ -52,7 +53,7 @@ struct event {
 
 /* ---- the current assignment ---- */
 
-/* The first reason is the one that counts: an Unassign often follows on its heels. `lock` is held. */
+/* The first reason counts: an Unassign often follows on its heels. `lock` is held. */
 static void note_failure(struct worker *w, const char *why)
 {
     if (w->failure[0] == 0)
@@ -217,8 +218,7 @@ static enum err stats(void *context, struct rpc_call *call, const void *request,
 }
 
 /* `work` is held, and there is no current assignment. Publishes it while it loads, for Stats. */
-static enum err load(struct worker *w, struct assignment *a, struct rpc_call *call,
-                     struct error *e)
+static enum err load(struct worker *w, struct assignment *a, struct rpc_call *call, struct error *e)
 {
     pthread_mutex_lock(&w->lock);
     w->current = a;
@@ -265,9 +265,11 @@ static enum err assign(void *context, struct rpc_call *call, const void *request
     shoal_v1_AssignRequest *r = malloc(sizeof(*r));
     if (r == NULL)
         return error_set(e, ERR_MEMORY, "no memory for an assignment");
-    struct assignment_options o = {.backend = w->backend, .loop = w->loop,
+    struct assignment_options o = {.backend = w->backend,
+                                   .loop = w->loop,
                                    .caller_host = rpc_call_peer_host(call),
-                                   .on_event = post_event, .context = w};
+                                   .on_event = post_event,
+                                   .context = w};
     enum err err = assign_decode(request, bytes, r, &tensors, e);
     if (err == OK)
         err = assignment_new(r, &tensors, &o, &a, e);
@@ -330,8 +332,8 @@ static enum err fetch(void *context, struct rpc_call *call, const void *request,
     return error_set(e, ERR_UNSUPPORTED, "FetchTensors: this is a worker; ask the lead");
 }
 
-static enum err check_health(void *context, struct rpc_call *call, const void *request, size_t bytes,
-                             struct rpc_buffer *answer, struct error *e)
+static enum err check_health(void *context, struct rpc_call *call, const void *request,
+                             size_t bytes, struct rpc_buffer *answer, struct error *e)
 {
     (void)context;
     (void)call;
@@ -387,8 +389,10 @@ static enum err check_listen(const char *listen, bool insecure, struct error *e)
     enum err err = address_parse(listen, &a, e);
     if (err != OK || insecure || address_is_loopback(&a))
         return err;
-    return error_set(e, ERR_INVALID, "%s can be reached by other machines, and connections are neither "
-                     "encrypted nor authenticated: say --insecure if that is meant", listen);
+    return error_set(e, ERR_INVALID,
+                     "%s can be reached by other machines, and connections are neither "
+                     "encrypted nor authenticated: say --insecure if that is meant",
+                     listen);
 }
 
 static enum err open_parts(struct worker *w, const struct worker_options *o, const char *listen,

@@ -22,6 +22,6 @@ enum err worker_run(const struct worker_options *o, struct error *e);
 struct worker;
 enum err worker_start(const struct worker_options *o, struct worker **out, struct error *e);
 const char *worker_address(const struct worker *w); /* with the real port */
-void worker_stop(struct worker *w); /* NULL allowed */
+void worker_stop(struct worker *w);                 /* NULL allowed */
 
 #endif

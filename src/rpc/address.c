@@ -10,8 +10,8 @@
 
 static enum err refuse(struct error *e, const char *text)
 {
-    return error_set(e, ERR_INVALID, "\"%.128s\" is not an address: expected HOST:PORT, port 0 … 65535",
-                     text);
+    return error_set(e, ERR_INVALID,
+                     "\"%.128s\" is not an address: expected HOST:PORT, port 0 … 65535", text);
 }
 
 static bool parse_port(const char *text, int *port)

@@ -17,8 +17,8 @@ struct address {
 enum err address_parse(const char *text, struct address *out, struct error *e);
 void address_format(const struct address *a, char out[static ADDRESS_MAX]);
 
-/* Can only this machine reach it: a loopback number, or a name all of whose numbers are? A name that
- * cannot be looked up is not. */
+/* Can only this machine reach it: a loopback number, or a name all of whose numbers are? A name
+ * that cannot be looked up is not. */
 bool address_is_loopback(const struct address *a);
 
 #endif

@@ -31,9 +31,9 @@ static void splits_and_joins(void **state)
 static void refuses_what_is_none(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"",          "127.0.0.1", ":50100",    "host:",  "host:65536",
-                                      "host:-1",   "host:1x",   "::1:50100", "[::1]",  "[]:1",
-                                      "[host]:1",  "a b:1",     "a/b:1",     "h:000001", "[::1:1"};
+    static const char *const bad[] = {
+        "",      "127.0.0.1", ":50100",   "host:", "host:65536", "host:-1",  "host:1x", "::1:50100",
+        "[::1]", "[]:1",      "[host]:1", "a b:1", "a/b:1",      "h:000001", "[::1:1"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct address a;
         struct error e = {.code = OK};
@@ -53,9 +53,10 @@ static void knows_loopback(void **state)
     static const struct {
         const char *host;
         bool loopback;
-    } hosts[] = {{"127.0.0.1", true}, {"127.9.9.9", true}, {"::1", true}, {"0.0.0.0", false},
-                 {"::", false},       {"10.0.0.1", false}, {"128.0.0.1", false},
-                 {"no-such-host.invalid", false}};
+    } hosts[] = {{"127.0.0.1", true},  {"127.9.9.9", true},
+                 {"::1", true},        {"0.0.0.0", false},
+                 {"::", false},        {"10.0.0.1", false},
+                 {"128.0.0.1", false}, {"no-such-host.invalid", false}};
     for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
         struct address a = {.port = 1};
         strcpy(a.host, hosts[i].host);

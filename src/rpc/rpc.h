@@ -5,14 +5,14 @@
  *   struct rpc_loop     one completion queue with its thread. Everything asynchronous of a process
  *                       (its server, its streams) shares one; callbacks run on that thread and must
  *                       not block, nor close streams.
- *   struct rpc_server   listens; unary and server-streaming calls run on a few threads of its own and
- *                       may block; bidirectional streams are handed over as struct rpc_stream.
- *   struct rpc_channel  to one node: one TCP connection of its own, made when first used and after it
- *                       was lost. Calls on it block their thread.
+ *   struct rpc_server   listens; unary and server-streaming calls run on a few threads of its own
+ *                       and may block; bidirectional streams are handed over as rpc_stream.
+ *   struct rpc_channel  to one node: one TCP connection of its own, made when first used and
+ *                       again after it was lost. Calls on it block their thread.
  *   struct rpc_stream   one end of a bidirectional stream, the same on both sides.
  *
- * Failures of the other side arrive as `enum err` with its text: the codes travel as the nearest gRPC
- * status (rpc_status.c), so that any gRPC client understands them. No answer or connection is
+ * Failures of the other side arrive as `enum err` with its text: the codes travel as the nearest
+ * gRPC status (rpc_status.c), so that any gRPC client understands them. No answer or connection is
  * ERR_UNREACHABLE, a passed deadline ERR_TIMEOUT. All texts name the address.
  *
  * Connections are watched with HTTP/2 pings every RPC_KEEPALIVE_MS, so a machine that vanished is
@@ -43,7 +43,8 @@ void rpc_error_role(struct error *e, const char *role);
 
 struct rpc_loop;
 enum err rpc_loop_start(struct rpc_loop **out, struct error *e);
-void rpc_loop_stop(struct rpc_loop *l); /* its server and streams are closed already; NULL allowed */
+void rpc_loop_stop(
+    struct rpc_loop *l); /* its server and streams are closed already; NULL allowed */
 
 /* ---- messages ---- */
 
@@ -149,14 +150,14 @@ struct rpc_method {
     /* Server thread. Send messages with rpc_call_send, then return how it ended. */
     enum err (*produce)(void *context, struct rpc_call *call, const void *request, size_t bytes,
                         struct error *e);
-    /* Loop thread, must not block. Either rpc_stream_accept and answer OK: from then on the stream is
-     * the acceptor's to close; or answer an error, which the peer hears. */
+    /* Loop thread, must not block. Either rpc_stream_accept and answer OK: from then on the stream
+     * is the acceptor's to close; or answer an error, which the peer hears. */
     enum err (*accept)(void *context, struct rpc_stream *s, const struct rpc_metadata *metadata,
                        int n_metadata, struct error *e);
 };
 
 struct rpc_server_options {
-    const char *listen; /* HOST:PORT; port 0 picks a free one */
+    const char *listen;               /* HOST:PORT; port 0 picks a free one */
     const struct rpc_method *methods; /* lives as long as the server */
     void *context;
 };
@@ -170,10 +171,10 @@ void rpc_server_stop(struct rpc_server *s);
 const char *rpc_server_address(const struct rpc_server *s); /* with the real port */
 int rpc_server_port(const struct rpc_server *s);
 
-/* Send one message of a server-streaming call; waits until gRPC has taken it (so the reader's pace is
- * kept). ERR_CANCELLED when the caller has gone. */
+/* Send one message of a server-streaming call; waits until gRPC has taken it (so the reader's pace
+ * is kept). ERR_CANCELLED when the caller has gone. */
 enum err rpc_call_send(struct rpc_call *c, const struct rpc_outgoing *m);
-bool rpc_call_is_cancelled(struct rpc_call *c); /* the caller has gone */
+bool rpc_call_is_cancelled(struct rpc_call *c);           /* the caller has gone */
 const char *rpc_call_peer_host(const struct rpc_call *c); /* where the call came from, no port */
 
 #endif

@@ -86,7 +86,8 @@ struct rpc_reader {
 
 static void start_ops(struct rpc_reader *r)
 {
-    grpc_op begin[4] = {{.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_SEND_MESSAGE},
+    grpc_op begin[4] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
+                        {.op = GRPC_OP_SEND_MESSAGE},
                         {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
                         {.op = GRPC_OP_RECV_INITIAL_METADATA}};
     begin[1].data.send_message.send_message = r->request;
@@ -179,8 +180,9 @@ void rpc_reader_close(struct rpc_reader *r)
     pluck(r, &r->start, 0);
     grpc_call_unref(r->call);
     grpc_completion_queue_shutdown(r->cq);
-    while (grpc_completion_queue_pluck(r->cq, NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
-           GRPC_QUEUE_SHUTDOWN)
+    while (
+        grpc_completion_queue_pluck(r->cq, NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
+        GRPC_QUEUE_SHUTDOWN)
         ;
     grpc_completion_queue_destroy(r->cq);
     grpc_byte_buffer_destroy(r->request);

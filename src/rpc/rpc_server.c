@@ -169,9 +169,13 @@ static void call_start(struct rpc_server *s, const struct rpc_method *method, gr
         grpc_call_unref(call);
         return;
     }
-    *c = (struct rpc_call){.server = s, .method = method, .call = call,
-                           .on_receive = {done_receive, c}, .on_end = {done_end, c},
-                           .on_send = {done_send, c}, .on_finish = {done_finish, c}};
+    *c = (struct rpc_call){.server = s,
+                           .method = method,
+                           .call = call,
+                           .on_receive = {done_receive, c},
+                           .on_end = {done_end, c},
+                           .on_send = {done_send, c},
+                           .on_finish = {done_finish, c}};
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
     struct address peer;
@@ -207,9 +211,10 @@ static void run_call(struct rpc_call *c)
     if (err == OK && c->method->unary != NULL) {
         err = c->method->unary(c->server->context, c, request.data, request.bytes, &answer, &why);
         if (err == OK)
-            message = rpc_outgoing_buffer(&(struct rpc_outgoing){
-                .body = answer.data, .body_bytes = answer.bytes, .release = free,
-                .body_context = answer.data});
+            message = rpc_outgoing_buffer(&(struct rpc_outgoing){.body = answer.data,
+                                                                 .body_bytes = answer.bytes,
+                                                                 .release = free,
+                                                                 .body_context = answer.data});
     } else if (err == OK) {
         err = c->method->produce(c->server->context, c, request.data, request.bytes, &why);
     }
@@ -264,9 +269,8 @@ static void ask_for_call(struct rpc_server *s)
     grpc_call_details_init(&s->details);
     grpc_metadata_array_init(&s->metadata);
     s->next_call = NULL;
-    grpc_call_error error =
-        grpc_server_request_call(s->server, &s->next_call, &s->details, &s->metadata, s->loop->cq,
-                                 s->loop->cq, &s->on_new);
+    grpc_call_error error = grpc_server_request_call(
+        s->server, &s->next_call, &s->details, &s->metadata, s->loop->cq, s->loop->cq, &s->on_new);
     if (error != GRPC_CALL_OK)
         PANIC("gRPC refuses to serve: %s", grpc_call_error_to_string(error));
 }
@@ -401,8 +405,8 @@ static grpc_server *make_server(void)
     grpc_arg args[RPC_N_ARGS];
     int n = rpc_common_args(args);
     args[n++] = rpc_int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0); /* a port in use is an error */
-    args[n++] = rpc_int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                            RPC_KEEPALIVE_MS / 4);
+    args[n++] =
+        rpc_int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, RPC_KEEPALIVE_MS / 4);
     args[n++] = rpc_int_arg(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
     args[n++] = rpc_int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, 256);
     ASSERT(n <= RPC_N_ARGS);
@@ -439,8 +443,12 @@ enum err rpc_server_start(struct rpc_loop *l, const struct rpc_server_options *o
         free(s);
         return error_set(e, ERR_MEMORY, "no memory for a server");
     }
-    *s = (struct rpc_server){.loop = l, .methods = o->methods, .context = o->context, .work = work,
-                             .on_new = {done_new, s}, .on_shutdown = {done_shutdown, s}};
+    *s = (struct rpc_server){.loop = l,
+                             .methods = o->methods,
+                             .context = o->context,
+                             .work = work,
+                             .on_new = {done_new, s},
+                             .on_shutdown = {done_shutdown, s}};
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     rpc_library_open();

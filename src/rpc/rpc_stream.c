@@ -29,13 +29,13 @@ struct rpc_stream {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int n_pending;      /* completions that are still to come, and callbacks that run */
+    int n_pending; /* completions that are still to come, and callbacks that run */
     bool is_accepted;
     bool is_sending;
-    bool is_closing;    /* rpc_stream_close was called: no callbacks, flush */
-    bool is_finishing;  /* half-close or status was started */
+    bool is_closing;   /* rpc_stream_close was called: no callbacks, flush */
+    bool is_finishing; /* half-close or status was started */
     bool is_down;
-    bool is_refused;    /* never accepted: frees itself */
+    bool is_refused;          /* never accepted: frees itself */
     grpc_byte_buffer **queue; /* ring of max_queued */
     int queue_first, n_queued, max_queued;
     grpc_byte_buffer *sending, *incoming;

@@ -1,5 +1,5 @@
 /* Client and server of src/rpc against each other over loopback: calls, streams in both directions,
- * and what goes wrong: nobody there, port taken, deadlines, errors of a handler, a peer that ends. */
+ * and what goes wrong: nobody there, port taken, deadlines, errors of a handler, peers that end. */
 #include "rpc/rpc.h"
 
 #include <pthread.h>
@@ -31,8 +31,8 @@ static enum err echo(void *context, struct rpc_call *call, const void *request, 
     return OK;
 }
 
-static enum err fail_as_told(void *context, struct rpc_call *call, const void *request, size_t bytes,
-                     struct rpc_buffer *answer, struct error *e)
+static enum err fail_as_told(void *context, struct rpc_call *call, const void *request,
+                             size_t bytes, struct rpc_buffer *answer, struct error *e)
 {
     (void)context;
     (void)call;
@@ -65,7 +65,8 @@ static enum err count(void *context, struct rpc_call *call, const void *request,
     static uint8_t body[100000];
     for (int i = 0; i < 100; i++) {
         memset(body, i, sizeof(body));
-        if (rpc_call_send(call, &(struct rpc_outgoing){.head = body, .head_bytes = sizeof(body)}) != OK)
+        if (rpc_call_send(call, &(struct rpc_outgoing){.head = body, .head_bytes = sizeof(body)}) !=
+            OK)
             return error_set(e, ERR_CANCELLED, "the caller has gone");
         ++*n_sent;
     }
@@ -92,8 +93,10 @@ static enum err bounce(void *context, struct rpc_message *m, struct error *e)
         free(copy);
         return error_set(e, ERR_FORMAT, "a bad message");
     }
-    enum err err = rpc_stream_send(accepted.stream, &(struct rpc_outgoing){
-        .body = copy, .body_bytes = bytes, .release = free, .body_context = copy});
+    enum err err = rpc_stream_send(accepted.stream, &(struct rpc_outgoing){.body = copy,
+                                                                           .body_bytes = bytes,
+                                                                           .release = free,
+                                                                           .body_context = copy});
     return err == OK ? OK : error_set(e, err, "cannot bounce");
 }
 
@@ -106,8 +109,8 @@ static void note_down(void *context, const struct error *reason)
     pthread_mutex_unlock(&accepted.lock);
 }
 
-static enum err accept_stream(void *context, struct rpc_stream *s, const struct rpc_metadata *metadata,
-                              int n_metadata, struct error *e)
+static enum err accept_stream(void *context, struct rpc_stream *s,
+                              const struct rpc_metadata *metadata, int n_metadata, struct error *e)
 {
     (void)context;
     if (n_metadata != 1 || strcmp(metadata[0].key, "shoal-test") != 0)
@@ -120,8 +123,10 @@ static enum err accept_stream(void *context, struct rpc_stream *s, const struct 
 }
 
 static const struct rpc_method methods[] = {
-    {.path = "/test.LongEnoughNotToBeInlined/Echo", .unary = echo},     {.path = "/test.T/Fail", .unary = fail_as_told},
-    {.path = "/test.T/Slow", .unary = slow},     {.path = "/test.T/Count", .produce = count},
+    {.path = "/test.LongEnoughNotToBeInlined/Echo", .unary = echo},
+    {.path = "/test.T/Fail", .unary = fail_as_told},
+    {.path = "/test.T/Slow", .unary = slow},
+    {.path = "/test.T/Count", .produce = count},
     {.path = "/test.LongEnoughNotToBeInlined/Bounce", .accept = accept_stream},
     {.path = NULL}};
 
@@ -137,8 +142,8 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
     struct error e = {.code = OK};
     assert_int_equal(rpc_loop_start(&f->loop, &e), OK);
-    struct rpc_server_options o = {.listen = "127.0.0.1:0", .methods = methods,
-                                   .context = &f->n_sent};
+    struct rpc_server_options o = {
+        .listen = "127.0.0.1:0", .methods = methods, .context = &f->n_sent};
     assert_int_equal(rpc_server_start(f->loop, &o, &f->server, &e), OK);
     assert_int_equal(rpc_channel_open(rpc_server_address(f->server), &f->channel, &e), OK);
     *state = f;
@@ -167,7 +172,8 @@ static void echoes(void **state)
             data[j] = (uint8_t)(j * 31 + i);
         struct rpc_buffer answer;
         struct error e = {.code = OK};
-        enum err err = rpc_unary(f->channel, "/test.LongEnoughNotToBeInlined/Echo", data, sizes[i], 5 * SECOND, &answer, &e);
+        enum err err = rpc_unary(f->channel, "/test.LongEnoughNotToBeInlined/Echo", data, sizes[i],
+                                 5 * SECOND, &answer, &e);
         assert_string_equal(e.text, "");
         assert_int_equal(err, OK);
         assert_int_equal(answer.bytes, sizes[i]);
@@ -180,17 +186,19 @@ static void echoes(void **state)
 static void errors_travel(void **state)
 {
     struct fixture *f = *state;
-    static const enum err codes[] = {ERR_FORMAT, ERR_INVALID, ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_IO,
-                                     ERR_MEMORY, ERR_LIMIT,   ERR_CLOSED,      ERR_VERSION,
-                                     ERR_MISMATCH, ERR_CANCELLED, ERR_INTERNAL};
+    static const enum err codes[] = {ERR_FORMAT,  ERR_INVALID,  ERR_UNSUPPORTED, ERR_NOT_FOUND,
+                                     ERR_IO,      ERR_MEMORY,   ERR_LIMIT,       ERR_CLOSED,
+                                     ERR_VERSION, ERR_MISMATCH, ERR_CANCELLED,   ERR_INTERNAL};
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
         int code = codes[i];
         struct rpc_buffer answer;
         struct error e;
-        assert_int_equal(rpc_unary(f->channel, "/test.T/Fail", &code, sizeof(code), 5 * SECOND,
-                                   &answer, &e), code);
+        assert_int_equal(
+            rpc_unary(f->channel, "/test.T/Fail", &code, sizeof(code), 5 * SECOND, &answer, &e),
+            code);
         char expected[300];
-        snprintf(expected, sizeof(expected), "%s: as wished: %d", rpc_server_address(f->server), code);
+        snprintf(expected, sizeof(expected), "%s: as wished: %d", rpc_server_address(f->server),
+                 code);
         assert_string_equal(e.text, expected);
         assert_null(answer.data);
     }
@@ -226,8 +234,9 @@ static void nobody_there(void **state)
     struct error e;
     assert_int_equal(rpc_channel_open("127.0.0.1:1", &channel, &e), OK);
     time_us start = clock_now_us();
-    assert_int_equal(rpc_unary(channel, "/test.LongEnoughNotToBeInlined/Echo", "", 0, 4 * SECOND, &answer, &e),
-                     ERR_UNREACHABLE);
+    assert_int_equal(
+        rpc_unary(channel, "/test.LongEnoughNotToBeInlined/Echo", "", 0, 4 * SECOND, &answer, &e),
+        ERR_UNREACHABLE);
     assert_true(clock_now_us() - start < 4 * SECOND);
     assert_string_equal(e.text, "cannot reach 127.0.0.1:1: Connection refused");
     rpc_channel_close(channel);
@@ -361,17 +370,21 @@ static struct rpc_stream *open_stream(struct fixture *f, struct listener *l)
     struct error e;
     *l = (struct listener){.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     struct rpc_stream_handler handler = {.on_message = hear, .on_down = hear_down, .context = l};
-    assert_int_equal(
-        rpc_stream_open(f->loop, f->channel, "/test.LongEnoughNotToBeInlined/Bounce", &hello, 1, &handler, 64, &s, &e), OK);
+    assert_int_equal(rpc_stream_open(f->loop, f->channel, "/test.LongEnoughNotToBeInlined/Bounce",
+                                     &hello, 1, &handler, 64, &s, &e),
+                     OK);
     return s;
 }
 
 static enum err send_number(struct rpc_stream *s, uint32_t number, size_t body_bytes)
 {
     void *body = calloc(1, body_bytes + 1);
-    return rpc_stream_send(s, &(struct rpc_outgoing){.head = &number, .head_bytes = sizeof(number),
-                                                     .body = body, .body_bytes = body_bytes,
-                                                     .release = free, .body_context = body});
+    return rpc_stream_send(s, &(struct rpc_outgoing){.head = &number,
+                                                     .head_bytes = sizeof(number),
+                                                     .body = body,
+                                                     .body_bytes = body_bytes,
+                                                     .release = free,
+                                                     .body_context = body});
 }
 
 static void messages_keep_their_order(void **state)
@@ -441,7 +454,8 @@ static void a_bad_message_ends_a_stream(void **state)
     struct fixture *f = *state;
     struct listener l;
     struct rpc_stream *s = open_stream(f, &l);
-    assert_int_equal(rpc_stream_send(s, &(struct rpc_outgoing){.head = "bad", .head_bytes = 3}), OK);
+    assert_int_equal(rpc_stream_send(s, &(struct rpc_outgoing){.head = "bad", .head_bytes = 3}),
+                     OK);
     assert_true(wait_for(&l, 0, true));
     assert_int_equal(l.reason.code, ERR_FORMAT);
     assert_non_null(strstr(l.reason.text, "a bad message"));
@@ -457,8 +471,9 @@ static void a_refused_stream_says_why(void **state)
     struct rpc_stream_handler handler = {.on_message = hear, .on_down = hear_down, .context = &l};
     struct rpc_stream *s;
     struct error e;
-    assert_int_equal(
-        rpc_stream_open(f->loop, f->channel, "/test.LongEnoughNotToBeInlined/Bounce", NULL, 0, &handler, 8, &s, &e), OK);
+    assert_int_equal(rpc_stream_open(f->loop, f->channel, "/test.LongEnoughNotToBeInlined/Bounce",
+                                     NULL, 0, &handler, 8, &s, &e),
+                     OK);
     assert_true(wait_for(&l, 0, true));
     assert_int_equal(l.reason.code, ERR_INVALID);
     assert_non_null(strstr(l.reason.text, "expected 1 pair of metadata, found 0"));
@@ -501,11 +516,21 @@ static void a_stopping_server_ends_streams(void **state)
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        T(echoes), T(errors_travel), T(unknown_method), T(deadline_passes), T(nobody_there),
-        T(port_in_use), T(reads_a_server_stream), T(an_early_leaver_stops_the_server),
-        T(silence_times_out), T(messages_keep_their_order), T(a_full_queue_is_told),
-        T(the_server_ends_a_stream), T(a_bad_message_ends_a_stream), T(a_refused_stream_says_why),
-        T(the_client_closes), T(a_stopping_server_ends_streams)};
+    const struct CMUnitTest tests[] = {T(echoes),
+                                       T(errors_travel),
+                                       T(unknown_method),
+                                       T(deadline_passes),
+                                       T(nobody_there),
+                                       T(port_in_use),
+                                       T(reads_a_server_stream),
+                                       T(an_early_leaver_stops_the_server),
+                                       T(silence_times_out),
+                                       T(messages_keep_their_order),
+                                       T(a_full_queue_is_told),
+                                       T(the_server_ends_a_stream),
+                                       T(a_bad_message_ends_a_stream),
+                                       T(a_refused_stream_says_why),
+                                       T(the_client_closes),
+                                       T(a_stopping_server_ends_streams)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
-/* Frames as a neighbour may send them. step_read believes nothing; whatever it lets through is read to
- * the end here, and written again it is the same bytes.
+/* Frames as a neighbour may send them. step_read believes nothing; whatever it lets through is read
+ * to the end here, and written again it is the same bytes.
  *
- * The first four bytes choose the hidden size that is expected. A checksum would stop every mutation,
- * so it is put right first, except when the fourth byte is odd. */
+ * The first four bytes choose the hidden size that is expected. A checksum would stop every
+ * mutation, so it is put right first, except when the fourth byte is odd. */
 #include "base/panic.h"
 #include "stage/step.h"
 

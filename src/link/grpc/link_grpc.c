@@ -111,9 +111,13 @@ static enum err send_frame(struct link *base, struct frame *f)
     }
     l->frames_sent++;
     l->bytes_sent += f->bytes;
-    return rpc_stream_send(l->stream, &(struct rpc_outgoing){
-        .head = prefix, .head_bytes = write_prefix(prefix, f->bytes), .body = f->data,
-        .body_bytes = f->bytes, .release = release_frame, .body_context = f});
+    return rpc_stream_send(l->stream,
+                           &(struct rpc_outgoing){.head = prefix,
+                                                  .head_bytes = write_prefix(prefix, f->bytes),
+                                                  .body = f->data,
+                                                  .body_bytes = f->bytes,
+                                                  .release = release_frame,
+                                                  .body_context = f});
 }
 
 static void close_link(struct link *base)
@@ -190,7 +194,8 @@ enum err link_grpc_metadata(const struct rpc_metadata *metadata, int n_metadata,
                          number);
     if (strcmp(name, "lead") != 0 && strcmp(name, "stage") != 0)
         return error_set(e, ERR_INVALID,
-                         "Forward: expected \"lead\" or \"stage\" in shoal-role, found \"%s\"", name);
+                         "Forward: expected \"lead\" or \"stage\" in shoal-role, found \"%s\"",
+                         name);
     *role = name[0] == 'l' ? LINK_ROLE_LEAD : LINK_ROLE_STAGE;
     return OK;
 }

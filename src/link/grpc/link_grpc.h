@@ -21,10 +21,10 @@
 enum link_role { LINK_ROLE_LEAD, LINK_ROLE_STAGE };
 
 struct link_grpc_options {
-    const char *peer;     /* who is there, put before its address in messages: "stage 1"; copied */
-    struct inbox *inbox;  /* hears when the stream is over, and takes what arrives; borrowed */
-    bool receives;        /* frames may arrive; otherwise one is the peer's error */
-    int max_queued;       /* frames that may wait to be sent: the ring's credits */
+    const char *peer;    /* who is there, put before its address in messages: "stage 1"; copied */
+    struct inbox *inbox; /* hears when the stream is over, and takes what arrives; borrowed */
+    bool receives;       /* frames may arrive; otherwise one is the peer's error */
+    int max_queued;      /* frames that may wait to be sent: the ring's credits */
     /* NULL, or called in the network thread when the stream is over, before the inbox hears. */
     void (*on_down)(void *context, const struct error *reason);
     void *context;

@@ -1,5 +1,5 @@
-/* Frames over real gRPC streams on loopback: order, large ones, both directions, what a peer may not
- * do, and a peer that is killed. */
+/* Frames over real gRPC streams on loopback: order, large ones, both directions, what a peer may
+ * not do, and a peer that is killed. */
 #include "link/grpc/link_grpc.h"
 
 #include "base/panic.h"
@@ -31,8 +31,8 @@ struct node {
     enum link_role role;
 };
 
-static enum err accept_link(void *context, struct rpc_stream *s, const struct rpc_metadata *metadata,
-                            int n_metadata, struct error *e)
+static enum err accept_link(void *context, struct rpc_stream *s,
+                            const struct rpc_metadata *metadata, int n_metadata, struct error *e)
 {
     struct node *n = context;
     enum err err = link_grpc_metadata(metadata, n_metadata, &n->epoch, &n->role, e);
@@ -40,8 +40,8 @@ static enum err accept_link(void *context, struct rpc_stream *s, const struct rp
         return err;
     if (n->epoch != 42)
         return error_set(e, ERR_NOT_FOUND, "expected epoch 42, found %d", (int)n->epoch);
-    struct link_grpc_options o = {.peer = "lead", .inbox = n->inbox, .receives = true,
-                                  .max_queued = CREDITS};
+    struct link_grpc_options o = {
+        .peer = "lead", .inbox = n->inbox, .receives = true, .max_queued = CREDITS};
     return link_grpc_accept(s, &o, &n->link, e);
 }
 
@@ -67,8 +67,8 @@ struct fixture {
 
 static struct link_grpc *open_link(struct fixture *f, uint64_t epoch)
 {
-    struct link_grpc_options o = {.peer = "stage 0", .inbox = f->inbox, .receives = true,
-                                  .max_queued = CREDITS};
+    struct link_grpc_options o = {
+        .peer = "stage 0", .inbox = f->inbox, .receives = true, .max_queued = CREDITS};
     struct link_grpc *l;
     assert_int_equal(link_grpc_open(f->loop, f->channel, epoch, LINK_ROLE_STAGE, &o, &l, NULL), OK);
     return l;
@@ -140,7 +140,8 @@ static void frames_keep_their_order(void **state)
     while (got < 100) {
         /* No more on their way than credits, as the pipeline does it. */
         while (sent < 100 && sent - got < CREDITS) {
-            assert_int_equal(link_send(link_grpc_link(f->link), make_frame(size_of(sent), sent)), OK);
+            assert_int_equal(link_send(link_grpc_link(f->link), make_frame(size_of(sent), sent)),
+                             OK);
             sent++;
         }
         struct frame *frame = take(f->node.inbox);
@@ -221,14 +222,20 @@ static void no_frames(void **state)
     static const struct {
         const char *bytes;
         size_t n;
-    } bad[] = {{"", 0},          {"\x0a", 1},        {"\x0a\x05xxxx", 6}, {"\x0a\x03xxxx", 6},
-               {"\x12\x01x", 3}, {"\x0a\xff\xff\xff\xff\xff\x01", 7}, {"\x08\x01", 2}};
+    } bad[] = {{"", 0},
+               {"\x0a", 1},
+               {"\x0a\x05xxxx", 6},
+               {"\x0a\x03xxxx", 6},
+               {"\x12\x01x", 3},
+               {"\x0a\xff\xff\xff\xff\xff\x01", 7},
+               {"\x08\x01", 2}};
     static const struct rpc_metadata metadata[] = {{"shoal-epoch", "42"}, {"shoal-role", "lead"}};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct rpc_stream *s;
         struct rpc_stream_handler none = {0};
-        assert_int_equal(rpc_stream_open(f->loop, f->channel, LINK_GRPC_METHOD, metadata, 2, &none, 4,
-                                         &s, NULL), OK);
+        assert_int_equal(
+            rpc_stream_open(f->loop, f->channel, LINK_GRPC_METHOD, metadata, 2, &none, 4, &s, NULL),
+            OK);
         rpc_stream_send(s, &(struct rpc_outgoing){.head = bad[i].bytes, .head_bytes = bad[i].n});
         struct error why = take_down(f->node.inbox, 5 * SECOND);
         assert_int_equal(why.code, ERR_FORMAT);
@@ -334,8 +341,8 @@ int main(int argc, char **argv)
         serve_until_killed();
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(frames_keep_their_order), T(the_accepting_end_sends_too), T(a_large_frame_arrives),
-        T(more_frames_than_credits), T(another_epoch_is_refused), T(no_frames),
-        T(metadata_is_checked), T(a_killed_peer_is_noticed), T(a_silent_peer_is_noticed)};
+        T(frames_keep_their_order),  T(the_accepting_end_sends_too), T(a_large_frame_arrives),
+        T(more_frames_than_credits), T(another_epoch_is_refused),    T(no_frames),
+        T(metadata_is_checked),      T(a_killed_peer_is_noticed),    T(a_silent_peer_is_noticed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
