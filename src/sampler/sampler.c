@@ -7,11 +7,13 @@
 
 #include "base/panic.h"
 #include "sampler/counted_random.h"
+#include "sampler/exp_many.h"
 #include "sampler/order_keys.h"
 #include "tensor/exact_math.h"
 
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 struct sampler_scratch {
@@ -173,17 +175,24 @@ static uint64_t top_k_cutoff(struct sampler_scratch *s, int top_k)
     return order_keys_nth(s->keys, s->vocab, top_k, s->work);
 }
 
-/* weights[i] = e^((logit - max) / temperature) of the kept tokens, 0 of others; their sum. */
+/* weights[i] = e^((logit - max) / temperature) of the kept tokens, 0 of others; their sum. Few are
+ * taken one by one, many all together: the same bits. */
 static double weigh(const struct candidates *c, struct sampler_scratch *s, float temperature)
 {
-    double total = 0;
+    bool few = c->n_kept < s->vocab / 32;
     for (int i = 0; i < s->vocab; i++) {
-        s->weights[i] = 0;
-        if (s->keys[i] < c->cutoff)
-            continue;
-        s->weights[i] = exact_expf((c->logits[i] - c->max) / temperature);
-        total += (double)s->weights[i];
+        bool kept = s->keys[i] >= c->cutoff;
+        float distance = kept ? (c->logits[i] - c->max) / temperature : -INFINITY;
+        if (few)
+            s->weights[i] = kept ? exact_expf(distance) : 0;
+        else
+            s->weights[i] = distance;
     }
+    if (!few)
+        exp_many(s->weights, s->vocab);
+    double total = 0;
+    for (int i = 0; i < s->vocab; i++)
+        total += (double)s->weights[i];
     return total;
 }
 
