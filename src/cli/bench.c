@@ -1,5 +1,6 @@
 /* shoal bench model: prefill and decode speed of a model, here or on a cluster. */
 #include "base/clock.h"
+#include "base/printable.h"
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
@@ -14,6 +15,7 @@ enum { BENCH_ROWS = 512, BENCH_MAX_REPEATS = 1000 };
 struct bench_flags {
     struct lead_flags lead;
     int n_prompt, n_decode, batch, repeats;
+    bool sized; /* -p or -n was given */
     bool json;
 };
 
@@ -34,6 +36,7 @@ static double median(const struct speeds *s)
                          : (s->values[s->n / 2 - 1] + s->values[s->n / 2]) / 2;
 }
 
+/* Into `json`, or as a line of text where that is NULL. */
 static void report(const char *what, struct speeds *s, json_t *json)
 {
     if (s->n == 0)
@@ -85,6 +88,8 @@ static enum err measure(const struct bench_flags *f, struct lead *lead, struct s
     if (err != OK)
         return err;
     int32_t *ids = calloc((size_t)f->n_prompt + 1, sizeof *ids);
+    if (ids == NULL)
+        err = error_set(e, ERR_MEMORY, "no memory for a prompt of %d ids", f->n_prompt);
     for (int i = 0; ids != NULL && i <= f->n_prompt; i++)
         ids[i] = (int32_t)(((uint32_t)i * 2654435761u >> 8) % (uint32_t)lead->params.vocab);
     for (int i = -1; i < f->repeats && err == OK; i++) { /* -1: warm up */
@@ -100,6 +105,27 @@ static enum err measure(const struct bench_flags *f, struct lead *lead, struct s
     free(ids);
     lone_sequences_release(&s);
     return err;
+}
+
+static enum err print_speeds(const struct bench_flags *f, const struct lead *lead,
+                             struct speeds *prefill, struct speeds *decode, struct error *e)
+{
+    char name[sizeof lead->params.name];
+    memcpy(name, lead->params.name, sizeof name);
+    make_printable(name);
+    json_t *json = NULL;
+    if (f->json)
+        json = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:f}", "model", name, "kernels",
+                         lead->backend->variant, "threads", pool_n_threads(lead->pool), "prompt",
+                         f->n_prompt, "decode", f->n_decode, "batch", f->batch, "load_s",
+                         (double)lead->load_us / 1e6);
+    else
+        printf("%s, %s kernels, %d threads, %d sequences\n%-14s %10s   tok/s, least … most\n",
+               name[0] != 0 ? name : "model", lead->backend->variant, pool_n_threads(lead->pool),
+               f->batch, "", "median");
+    report("prefill_tok_s", prefill, json);
+    report("decode_tok_s", decode, json);
+    return f->json ? print_json(json, e) : OK;
 }
 
 static enum err bench_model(const struct bench_flags *f, struct modelfile *file, struct error *e)
@@ -119,23 +145,21 @@ static enum err bench_model(const struct bench_flags *f, struct modelfile *file,
     double values[2][BENCH_MAX_REPEATS];
     struct speeds prefill = {.values = values[0]}, decode = {.values = values[1]};
     err = measure(f, &lead, &prefill, &decode, e);
-    if (err == OK) {
-        json_t *json = f->json ? json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:f}", "model",
-                                           lead.params.name, "kernels", lead.backend->variant,
-                                           "threads", pool_n_threads(lead.pool), "prompt",
-                                           f->n_prompt, "decode", f->n_decode, "batch", f->batch,
-                                           "load_s", (double)lead.load_us / 1e6)
-                               : NULL;
-        if (!f->json)
-            printf("%s, %s kernels, %d threads, %d sequences\n%-14s %10s   tok/s, least … most\n",
-                   lead.params.name[0] != 0 ? lead.params.name : "model", lead.backend->variant,
-                   pool_n_threads(lead.pool), f->batch, "", "median");
-        report("prefill_tok_s", &prefill, json);
-        report("decode_tok_s", &decode, json);
-        if (json != NULL)
-            err = print_json(json, e);
-    }
+    if (err == OK)
+        err = print_speeds(f, &lead, &prefill, &decode, e);
     lead_close(&lead);
+    return err;
+}
+
+/* The default lengths, unless a small model's context is shorter: then the same shares of that. */
+static enum err fit_defaults(struct bench_flags *f, const struct modelfile *file, struct error *e)
+{
+    struct model_params p;
+    enum err err = modelfile_params(file, &p, e);
+    if (err == OK && !f->sized && p.context < f->n_prompt + f->n_decode) {
+        f->n_decode = p.context < 5 ? 1 : p.context / 5;
+        f->n_prompt = p.context - f->n_decode;
+    }
     return err;
 }
 
@@ -143,9 +167,10 @@ enum err verb_bench(int argc, char **argv, struct error *e)
 {
     struct bench_flags f = {.n_prompt = 512, .n_decode = 128, .batch = 1, .repeats = 5};
     const struct flag table[] = {
-        {"p", FLAG_INT, &f.n_prompt, "N", "prompt tokens (default 512)", .max = SHAPE_MAX_CONTEXT},
+        {"p", FLAG_INT, &f.n_prompt, "N", "prompt tokens (default 512)", .max = SHAPE_MAX_CONTEXT,
+         .given = &f.sized},
         {"n", FLAG_INT, &f.n_decode, "N", "tokens to decode (default 128)",
-         .max = SHAPE_MAX_CONTEXT},
+         .max = SHAPE_MAX_CONTEXT, .given = &f.sized},
         {"t", FLAG_INT, &f.lead.threads, "K", "same as --threads", .min = 1,
          .max = POOL_MAX_THREADS},
         {"b", FLAG_INT, &f.batch, "N", "sequences side by side (default 1)", .min = 1,
@@ -174,7 +199,9 @@ enum err verb_bench(int argc, char **argv, struct error *e)
     err = modelfile_open(args[1], &file, e);
     if (err != OK)
         return err;
-    err = bench_model(&f, file, e);
+    err = fit_defaults(&f, file, e);
+    if (err == OK)
+        err = bench_model(&f, file, e);
     modelfile_close(file);
     return err;
 }

@@ -25,10 +25,12 @@ enum err verb_bench(int argc, char **argv, struct error *e);
 
 extern const char *const kv_type_names[]; /* for --kv: in the order of enum kv_type */
 
-/* A whole file ("-" is stdin) of at most max_bytes appended to *out. */
+/* A whole file ("-" is stdin) of at most max_bytes as *out, which is initialised here and needs no
+ * release after a failure: ERR_IO, ERR_LIMIT. */
 enum err read_whole_file(const char *path, size_t max_bytes, struct strbuf *out, struct error *e);
 
-/* Print a JSON object on one line of stdout and release it. */
+/* Print a JSON object on one line of stdout and release it. NULL, what jansson answers for text that is
+ * not UTF-8 or a number that is not finite, is ERR_INTERNAL: check such values before. */
 enum err print_json(json_t *object, struct error *e);
 
 /* A loading bar on stderr when that is a terminal; as model_progress. `context` is a label. */

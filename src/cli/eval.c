@@ -94,8 +94,9 @@ static enum err score_blocks(struct eval *v, const struct token_list *text, int 
 static enum err print_perplexity(const struct eval *v, size_t n_tokens, struct error *e)
 {
     double mean = v->nll / (double)v->n_scored;
-    if (!isfinite(mean))
-        return error_set(e, ERR_INVALID, "the model's logits are not finite");
+    if (!isfinite(exp(mean)))
+        return error_set(e, ERR_INVALID, "no perplexity: the mean over %llu tokens is %g nats",
+                         (unsigned long long)v->n_scored, mean);
     if (v->flags->json)
         return print_json(json_pack("{s:f, s:f, s:I, s:I, s:i}", "ppl", exp(mean), "mean_nll", mean,
                                     "scored_tokens", (json_int_t)v->n_scored, "tokens",
@@ -165,10 +166,15 @@ static void keep_best(int sequence, int position, float *logits, void *context)
 
 static enum err print_best(const struct eval *v, const struct best *b, struct error *e)
 {
+    for (int i = 0; i < b->n; i++)
+        if (!isfinite(b->logits[i]))
+            return error_set(e, ERR_INVALID, "the model's logits are not finite: token %d has %g",
+                             b->ids[i], (double)b->logits[i]);
     json_t *list = json_array();
     for (int i = 0; i < b->n; i++) {
         struct strbuf text;
         strbuf_init(&text, 1 << 12);
+        /* A token that only the model knows (a padded vocabulary) has no text. */
         tokenizer_decode(v->tokenizer, &(uint32_t){(uint32_t)b->ids[i]}, 1, 0, &text, NULL);
         if (v->flags->json)
             json_array_append_new(list, json_pack("{s:i, s:f, s:s%}", "id", (int)b->ids[i], "logit",

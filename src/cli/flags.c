@@ -33,11 +33,11 @@ static const struct flag *find(const struct verb_usage *u, const char *name, siz
 static enum err read_number(const struct flag *f, const char *text, double *out, struct error *e)
 {
     char *end;
-    double x = strtod(text, &end);
+    double x = strtod(text, &end); /* which would also take blanks in front and 0x1p3 */
     bool whole = f->kind != FLAG_INT || x == floor(x);
     if (end == text || *end != 0 || !isfinite(x) || !whole || x < f->min || x > f->max ||
-        strpbrk(text, "xX ") != NULL)
-        return error_set(e, ERR_USAGE, "%s%s: expected a %snumber from %g to %g, found \"%s\"",
+        strpbrk(text, "xX \t\n\v\f\r") != NULL)
+        return error_set(e, ERR_USAGE, "%s%s: expected a %snumber from %.9g to %.9g, found \"%s\"",
                          dashes(f), f->name, f->kind == FLAG_INT ? "whole " : "", f->min, f->max,
                          text);
     *out = x;
@@ -130,7 +130,7 @@ enum err flags_parse(const struct verb_usage *u, int argc, char **argv, const ch
     for (int i = 0; i < argc; i++) {
         if (!only_args && strcmp(argv[i], "--") == 0) {
             only_args = true;
-        } else if (!only_args && strcmp(argv[i], "--help") == 0) {
+        } else if (!only_args && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
             flags_help(u, stdout);
             return ERR_CANCELLED;
         } else if (!only_args && argv[i][0] == '-' && argv[i][1] != 0) {

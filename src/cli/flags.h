@@ -1,7 +1,8 @@
 /* Command-line flags: a table per verb, read into variables.
  *
  * "--name VALUE", "--name=VALUE" and, for one-letter names, "-n VALUE". Everything else that does
- * not begin with '-' (and everything after "--") is a positional argument. Each value is checked
+ * not begin with '-' (and a lone "-", and everything after "--") is a positional argument; the value of a
+ * flag may begin with '-'. A flag given twice has its last value. Each value is checked
  * against its kind and range; the error names the flag, what is expected and what was found. */
 #ifndef SHOAL_CLI_FLAGS_H
 #define SHOAL_CLI_FLAGS_H
@@ -41,7 +42,8 @@ struct verb_usage {
 };
 
 /* Parse argv[0 … argc) (after the verb). Positional arguments go to args[max_args], their count
- * to *n_args. ERR_USAGE with the reason; ERR_CANCELLED when --help was asked for (and printed). */
+ * to *n_args. ERR_USAGE with the reason; ERR_CANCELLED, and *e left alone, when --help or -h was asked
+ * for (and printed). */
 enum err flags_parse(const struct verb_usage *usage, int argc, char **argv, const char **args,
                      int *n_args, struct error *e);
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -22,6 +23,7 @@ static const struct flag table[] = {
     {"temp", FLAG_FLOAT, &got.temp, "T", "temperature", .min = 0, .max = 10},
     {"seed", FLAG_U64, &got.seed, "S", "seed"},
     {"p", FLAG_STRING, &got.prompt, "TEXT", "prompt"},
+    {"big", FLAG_INT, &got.n, "N", "how many", .min = 1, .max = 1 << 24},
     {"kv", FLAG_CHOICE, &got.kv, "TYPE", "kv type", .choices = kv_names},
     {0},
 };
@@ -53,6 +55,10 @@ static void values_arrive(void **state)
     assert_true(got.seed == UINT64_MAX);
     assert_int_equal(PARSE(NULL, "--", "--json"), OK);
     assert_false(got.json);
+    assert_int_equal(PARSE(NULL, "-", "-n", "1", "-n=2", "-p=", "--temp", "1e-1"), OK);
+    assert_int_equal(got.n, 2);
+    assert_string_equal(got.prompt, "");
+    assert_true(got.temp == 0.1f);
 }
 
 static void refused(const char *reason, const char *const *words)
@@ -71,6 +77,11 @@ static void mistakes_are_named(void **state)
     REFUSED("-n: expected a whole number from 0 to 100, found \"1.5\"", "m", "-n", "1.5");
     REFUSED("-n: expected a whole number from 0 to 100, found \"101\"", "m", "-n", "101");
     REFUSED("-n: expected a whole number from 0 to 100, found \"0x1\"", "m", "-n", "0x1");
+    REFUSED("-n: expected a whole number from 0 to 100, found \"?1\"", "m", "-n", "\t1");
+    REFUSED("-n: expected a whole number from 0 to 100, found \"\"", "m", "-n=");
+    REFUSED("--seed: expected a number from 0 to 2^64-1, found \"18446744073709551616\"", "m",
+            "--seed", "18446744073709551616");
+    REFUSED("--big: expected a whole number from 1 to 16777216, found \"0\"", "m", "--big", "0");
     REFUSED("-n: expected a value (N)", "m", "-n");
     REFUSED("--temp: expected a number from 0 to 10, found \"nan\"", "m", "--temp", "nan");
     REFUSED("--kv: expected f16 or f32, found \"q8\"", "m", "--kv=q8");
@@ -83,11 +94,40 @@ static void mistakes_are_named(void **state)
     REFUSED("too few arguments (usage: shoal run MODEL)", "--json");
 }
 
+/* Text goes to stdout, the error stays empty: main tells --help from a failure by that. */
+static void help_is_no_error(void **state)
+{
+    (void)state;
+    struct error e = {OK, ""};
+    char text[4096];
+    FILE *file = tmpfile();
+    int kept = dup(STDOUT_FILENO);
+    assert_true(file != NULL && kept >= 0);
+    fflush(stdout);
+    dup2(fileno(file), STDOUT_FILENO);
+    enum err err = PARSE(&e, "--json", "--help");
+    enum err short_err = PARSE(&e, "-h");
+    fflush(stdout);
+    dup2(kept, STDOUT_FILENO);
+    close(kept);
+    rewind(file);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    assert_int_equal(err, ERR_CANCELLED);
+    assert_int_equal(short_err, ERR_CANCELLED);
+    assert_string_equal(e.text, "");
+    assert_non_null(strstr(text, "usage: shoal run MODEL\n\nRuns.\n\n"));
+    assert_non_null(strstr(text, "  --temp T                 temperature\n"));
+    assert_int_equal(PARSE(&e, "m", "-p", "--help"), OK); /* a value */
+    assert_string_equal(got.prompt, "--help");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_arrive),
         cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(help_is_no_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* shoal inspect: what is in a model file. Also shows models that cannot be run, with the reason. */
+#include "base/printable.h"
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "model/model.h"
@@ -86,6 +87,8 @@ static enum err look(struct view *v, const char *path, struct modelfile **file, 
     v->has_params = modelfile_params(*file, &v->params, &v->why_not) == OK;
     if (v->has_params)
         model_check(*file, &v->why_not);
+    make_printable(v->params.architecture); /* tensor names are ASCII, these may be anything */
+    make_printable(v->params.name);
     int n_layers = v->has_params ? v->params.n_layers : 0;
     v->layer_bytes = calloc((size_t)n_layers + 1, sizeof *v->layer_bytes);
     if (v->layer_bytes == NULL)

@@ -10,7 +10,9 @@
 
 struct lead_flags {
     const char *nodes, *layers;
-    int threads, kv, context;
+    int threads;
+    int kv; /* enum kv_type */
+    int context;
 };
 
 /* Rows for a verb's table; `f` is a struct lead_flags variable. */
@@ -20,7 +22,10 @@ struct lead_flags {
     {"threads", FLAG_INT, &(f).threads, "K", "compute threads (default: every processor)", \
      .min = 1, .max = POOL_MAX_THREADS}, \
     {"kv", FLAG_CHOICE, &(f).kv, "TYPE", "keys and values as f16 (default) or f32", \
-     .choices = kv_type_names}, \
+     .choices = kv_type_names}
+
+/* One more, for the verbs that do not know the length of their sequences. */
+#define CONTEXT_FLAG(f) \
     {"ctx", FLAG_INT, &(f).context, "N", "positions of one sequence (default: the model's)", \
      .min = 1, .max = SHAPE_MAX_CONTEXT}
 

@@ -5,11 +5,15 @@
 
 #include <stdlib.h>
 
+static int blocks_of(int positions)
+{
+    return (positions + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+}
+
 /* KV blocks of one sequence: the engine's blocks, divided evenly. */
 static int blocks_each(const struct lone_sequences *s)
 {
-    int need = (s->lead->context + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    int there = s->lead->n_blocks / s->n;
+    int need = blocks_of(s->lead->context), there = s->lead->n_blocks / s->n;
     return need < there ? need : there;
 }
 
@@ -17,11 +21,13 @@ enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n,
                              struct error *e)
 {
     *s = (struct lone_sequences){.lead = lead, .n = n, .max_rows = max_rows};
-    int need = (lead->context + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    int need = blocks_of(lead->context);
     if (blocks_each(s) < need)
         return error_set(e, ERR_LIMIT, "%d sequences of %d positions need %d KV blocks, %d fit", n,
                          lead->context, n * need, lead->n_blocks);
-    s->updates = xcalloc((size_t)n * (size_t)(need + 2), sizeof *s->updates);
+    /* Of one step: each sequence closed and opened, and the blocks that its rows begin. */
+    size_t most = 2 + (size_t)blocks_of(max_rows / n) + 1;
+    s->updates = xcalloc((size_t)n * most, sizeof *s->updates);
     s->rows = xcalloc((size_t)max_rows, sizeof *s->rows);
     return OK;
 }
@@ -37,16 +43,17 @@ void lone_sequences_restart(struct lone_sequences *s)
     s->length = 0;
 }
 
-/* Updates that leave every sequence empty with all its blocks. */
-static uint32_t write_updates(struct lone_sequences *s)
+/* Updates that make room for n more positions in every sequence; the first open it. */
+static uint32_t write_updates(struct lone_sequences *s, int n_more)
 {
-    uint32_t n = 0;
+    uint32_t n = 0, each = (uint32_t)blocks_each(s);
+    uint32_t begin = (uint32_t)blocks_of(s->length), end = (uint32_t)blocks_of(s->length + n_more);
     for (uint32_t slot = 0; slot < (uint32_t)s->n; slot++) {
-        if (s->open)
+        if (s->length == 0 && s->open)
             s->updates[n++] = (struct step_update){.kind = UPDATE_CLOSE, .slot = slot};
-        s->updates[n++] = (struct step_update){.kind = UPDATE_OPEN, .slot = slot};
-        uint32_t each = (uint32_t)blocks_each(s);
-        for (uint32_t i = 0; i < each; i++)
+        if (s->length == 0)
+            s->updates[n++] = (struct step_update){.kind = UPDATE_OPEN, .slot = slot};
+        for (uint32_t i = begin; i < end; i++)
             s->updates[n++] =
                 (struct step_update){.kind = UPDATE_APPEND, .slot = slot, .block = slot * each + i};
     }
@@ -54,15 +61,30 @@ static uint32_t write_updates(struct lone_sequences *s)
     return n;
 }
 
+/* A tokenizer may know more tokens than the model has rows for. */
+static enum err check_ids(const struct lone_sequences *s, const int32_t *const *ids, int n_ids,
+                          struct error *e)
+{
+    int vocab = s->lead->params.vocab;
+    for (int slot = 0; slot < s->n; slot++)
+        for (int i = 0; i < n_ids; i++)
+            if (ids[slot][i] < 0 || ids[slot][i] >= vocab)
+                return error_set(e, ERR_MISMATCH,
+                                 "token %d: the model's vocabulary has tokens 0 to %d only",
+                                 ids[slot][i], vocab - 1);
+    return OK;
+}
+
 static enum err run_step(struct lone_sequences *s, struct step *step, lone_logits visit,
                          void *context, struct error *e)
 {
     struct pipeline_result result;
     enum err err = pipeline_submit(s->lead->pipeline, step, e);
+    if (err != OK)
+        return err;
     do {
-        if (err == OK || err == ERR_TIMEOUT)
-            err = pipeline_collect(s->lead->pipeline, &result, 1000000, e);
-    } while (err == ERR_TIMEOUT);
+        err = pipeline_collect(s->lead->pipeline, &result, 1000000, e);
+    } while (err == ERR_TIMEOUT); /* slow, nothing is wrong */
     int wanted = 0;
     for (uint32_t i = 0; err == OK && visit != NULL && i < step->n_rows; i++) {
         const struct step_row *r = &step->rows[i];
@@ -77,12 +99,14 @@ enum err lone_sequences_append(struct lone_sequences *s, const int32_t *const *i
                                bool all_logits, lone_logits visit, void *context, struct error *e)
 {
     ASSERT(s->length + n_ids <= s->lead->context && s->n <= s->max_rows);
+    enum err err = check_ids(s, ids, n_ids, e);
+    if (err != OK)
+        return err;
     int chunk = s->max_rows / s->n;
     for (int done = 0; done < n_ids; done += chunk) {
         int n = n_ids - done < chunk ? n_ids - done : chunk;
         struct step step = {.updates = s->updates, .rows = s->rows};
-        if (s->length == 0)
-            step.n_updates = write_updates(s);
+        step.n_updates = write_updates(s, n);
         for (int slot = 0; slot < s->n; slot++) {
             for (int i = 0; i < n; i++) {
                 bool wanted = visit != NULL && (all_logits || done + i == n_ids - 1);
@@ -93,7 +117,7 @@ enum err lone_sequences_append(struct lone_sequences *s, const int32_t *const *i
                                       .want = wanted ? WANT_LOGITS : WANT_NONE};
             }
         }
-        enum err err = run_step(s, &step, visit, context, e);
+        err = run_step(s, &step, visit, context, e);
         if (err != OK)
             return err;
         s->length += n;

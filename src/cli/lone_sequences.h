@@ -15,18 +15,22 @@ struct lone_sequences {
     struct step_row *rows;
 };
 
+/* ERR_LIMIT when the KV blocks do not hold n sequences of the lead's context. n <= max_rows, which is at
+ * most the lead's. Nothing to release after a failure. */
 enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n, int max_rows,
                              struct error *e);
 void lone_sequences_release(struct lone_sequences *s);
 
-/* Begin anew: all sequences empty, their KV blocks reserved with the next step. */
+/* Begin anew: all sequences empty. */
 void lone_sequences_restart(struct lone_sequences *s);
 
 /* Called for every row with logits, in row order: its sequence, its position, its logits [vocab]. */
 typedef void (*lone_logits)(int sequence, int position, float *logits, void *context);
 
 /* Append ids[sequence][0 … n_ids) to every sequence in steps of max_rows rows. Logits of all
- * rows, or of the last of each sequence, go to `visit` (NULL: none are computed). */
+ * rows, or of the last of each sequence, go to `visit` (NULL: none are computed). Together no more
+ * than the lead's context. ERR_MISMATCH for an id outside the model's vocabulary, before any step;
+ * other errors are the pipeline's and final. */
 enum err lone_sequences_append(struct lone_sequences *s, const int32_t *const *ids, int n_ids,
                                bool all_logits, lone_logits visit, void *context, struct error *e);
 

@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 
+enum { PLAN_ROWS = 512 }; /* of one step, as shoal serve runs them */
+
 static enum err print_plan(struct lead *lead, bool json, struct error *e)
 {
     if (json)
@@ -20,10 +22,10 @@ static enum err print_plan(struct lead *lead, bool json, struct error *e)
             snprintf(layers, sizeof layers, "%d-%d", s->first, s->last - 1);
         printf("%-4d %-22s %-10s %9.1f MB", i, lead_stage_name(lead, i), layers,
                (double)s->bytes / 1e6);
-        if (i < lead->plan.n_stages - 1)
-            printf(" %11.1f MB", (double)cluster_node(lead->cluster, s->node_i)->memory_free_bytes /
-                                     1e6);
-        putchar('\n');
+        uint64_t free_bytes = i < lead->plan.n_stages - 1
+                                  ? cluster_node(lead->cluster, s->node_i)->memory_free_bytes
+                                  : lead->free_bytes;
+        printf(" %11.1f MB\n", (double)free_bytes / 1e6);
     }
     return OK;
 }
@@ -35,6 +37,7 @@ enum err verb_plan(int argc, char **argv, struct error *e)
     int slots = 1;
     const struct flag table[] = {
         LEAD_FLAGS(f),
+        CONTEXT_FLAG(f),
         {"slots", FLAG_INT, &slots, "N", "sequences at once (default 1)", .min = 1,
          .max = SLOT_MAX},
         {"json", FLAG_BOOL, &json, NULL, "print JSON"},
@@ -55,6 +58,7 @@ enum err verb_plan(int argc, char **argv, struct error *e)
     struct lead_options o = lead_options_from(&f);
     o.file = file;
     o.n_slots = slots;
+    o.max_rows = PLAN_ROWS;
     struct lead lead;
     err = lead_plan(&o, &lead, e);
     if (err == OK) {

@@ -1,4 +1,5 @@
 /* shoal run: one prompt, one completion on stdout, all else on stderr. */
+#include "base/random.h"
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
@@ -7,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <unistd.h>
 
 enum { RUN_MAX_ROWS = 256 };
 
@@ -27,6 +26,8 @@ struct completion {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
     bool done;
+    bool unwritable; /* stdout took no more: going on would be for nobody */
+    bool too_long;   /* ids or text found no memory */
     bool quiet; /* --json: the text is printed at the end, inside the object */
     struct token_list ids;
     struct strbuf text;
@@ -41,13 +42,18 @@ static void on_event(void *context, const struct request_event *event)
     /* The token that ended the text is not part of it. */
     bool is_end = event->finish == FINISH_STOP && event->stop == NULL;
     pthread_mutex_lock(&c->lock);
-    if (event->token >= 0 && !is_end)
-        token_list_append(&c->ids, &(uint32_t){(uint32_t)event->token}, 1, NULL);
+    if (event->token >= 0 && !is_end &&
+        token_list_append(&c->ids, &(uint32_t){(uint32_t)event->token}, 1, NULL) != OK)
+        c->too_long = true;
     strbuf_append(&c->text, event->text, event->text_bytes);
+    c->too_long |= c->text.failed;
     if (!c->quiet && event->text_bytes > 0) {
         fwrite(event->text, 1, event->text_bytes, stdout);
-        fflush(stdout);
+        if (fflush(stdout) != 0)
+            c->unwritable = true;
     }
+    if (c->unwritable || c->too_long)
+        pthread_cond_signal(&c->changed);
     if (event->finish != FINISH_NONE) {
         c->finish = event->finish;
         if (event->error != NULL)
@@ -138,10 +144,21 @@ static enum err generate(struct lead *lead, const struct run_flags *f,
     enum err err = engine_submit(lead->engine, &request, &id, e);
     if (err != OK)
         return err;
+    bool cancelled = false;
     pthread_mutex_lock(&c->lock);
-    while (!c->done)
+    while (!c->done) {
+        if ((c->unwritable || c->too_long) && !cancelled) {
+            cancelled = true;
+            engine_cancel(lead->engine, id);
+        }
         pthread_cond_wait(&c->changed, &c->lock);
+    }
     pthread_mutex_unlock(&c->lock);
+    if (c->unwritable)
+        return error_set(e, ERR_IO, "writing to standard output failed");
+    if (c->too_long)
+        return error_set(e, ERR_LIMIT, "the generated text does not fit in memory (limit %d bytes)",
+                         TEXT_MAX_BYTES);
     if (c->finish != FINISH_ERROR)
         return OK;
     if (!f->json && c->text.bytes > 0)
@@ -222,6 +239,7 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
         {"ignore-eos", FLAG_BOOL, &f->ignore_eos, NULL, "go on after the end of text"},
         {"json", FLAG_BOOL, &f->json, NULL, "print one JSON object instead of the text"},
         LEAD_FLAGS(f->lead),
+        CONTEXT_FLAG(f->lead),
         {0},
     };
     const struct verb_usage usage = {
@@ -243,8 +261,10 @@ enum err verb_run(int argc, char **argv, struct error *e)
     enum err err = parse(argc, argv, &f, &model, e);
     if (err != OK)
         return err;
-    if (!f.seed_given && getrandom(&f.seed, sizeof f.seed, 0) != sizeof f.seed)
-        return error_set(e, ERR_IO, "no random seed from the system");
+    if (!f.seed_given)
+        err = random_bytes(&f.seed, sizeof f.seed, e);
+    if (err != OK)
+        return err;
     struct modelfile *file;
     struct tokenizer *tokenizer;
     err = open_model_and_tokenizer(model, &file, &tokenizer, e);

@@ -3,6 +3,7 @@
 #include "api/api.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/printable.h"
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
@@ -46,6 +47,24 @@ static void name_of_path(const char *path, char id[MODEL_MAX_NAME])
     snprintf(id, MODEL_MAX_NAME, "%.*s", (int)(bytes - begin), path + begin);
 }
 
+/* The signals that end the server are blocked, so that only wait_for_signal takes them; while a large
+ * model loads nobody waits there. Then they end the process as they would have unblocked. */
+static void load_progress(uint64_t done_bytes, uint64_t total_bytes, void *context)
+{
+    static const int ends[] = {SIGINT, SIGTERM};
+    sigset_t pending;
+    show_progress(done_bytes, total_bytes, context);
+    sigpending(&pending);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        if (sigismember(&pending, ends[i]) != 1)
+            continue;
+        sigset_t one;
+        sigemptyset(&one);
+        sigaddset(&one, ends[i]);
+        pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    }
+}
+
 static enum err load(const struct serve_flags *f, struct service *s, struct error *e)
 {
     enum err err = tokenizer_open(s->file, &s->tokenizer, e);
@@ -60,7 +79,7 @@ static enum err load(const struct serve_flags *f, struct service *s, struct erro
     o.tokenizer = s->tokenizer;
     o.n_slots = f->slots;
     o.max_rows = f->max_rows;
-    o.progress = show_progress;
+    o.progress = load_progress;
     o.progress_context = "loading";
     err = lead_open(&o, &s->lead, e);
     s->leads = err == OK;
@@ -128,6 +147,7 @@ static enum err parse(int argc, char **argv, struct serve_flags *f, const char *
         {"insecure", FLAG_BOOL, &f->insecure, NULL,
          "allow an address that other machines reach: anyone there may use the model"},
         LEAD_FLAGS(f->lead),
+        CONTEXT_FLAG(f->lead),
         {0},
     };
     const struct verb_usage usage = {
@@ -172,6 +192,7 @@ enum err verb_serve(int argc, char **argv, struct error *e)
         snprintf(s.id, sizeof s.id, "%s", f.model_id);
     else
         name_of_path(model, s.id);
+    make_printable(s.id); /* it goes into JSON */
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);

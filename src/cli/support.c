@@ -17,13 +17,15 @@ enum err read_whole_file(const char *path, size_t max_bytes, struct strbuf *out,
     char piece[1 << 16];
     size_t n;
     strbuf_init(out, max_bytes);
-    while ((n = fread(piece, 1, sizeof piece, f)) > 0)
+    /* A device may have no end: reading stops where nothing more may be kept. */
+    while (!out->failed && (n = fread(piece, 1, sizeof piece, f)) > 0)
         strbuf_append(out, piece, n);
     enum err err = OK;
     if (ferror(f))
         err = error_errno(e, ERR_IO, errno, "reading %s", path);
     else if (out->failed)
-        err = error_set(e, ERR_LIMIT, "%s: expected at most %zu bytes", path, max_bytes);
+        err = error_set(e, ERR_LIMIT, "%s: expected at most %zu bytes that fit in memory", path,
+                        max_bytes);
     if (!is_stdin)
         fclose(f);
     if (err != OK)
@@ -33,6 +35,8 @@ enum err read_whole_file(const char *path, size_t max_bytes, struct strbuf *out,
 
 enum err print_json(json_t *object, struct error *e)
 {
+    if (object == NULL)
+        return error_set(e, ERR_INTERNAL, "no memory for the JSON output, or a value that is none");
     char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(object);
     if (text == NULL)

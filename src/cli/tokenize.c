@@ -20,8 +20,8 @@ static enum err read_ids(const char *text, struct token_list *ids, struct error 
         if (*at == 0)
             return OK;
         char *end;
-        unsigned long id = strtoul(at, &end, 10);
-        if (end == at || *at == '-' || *at == '+' || id >= TOKEN_NONE)
+        unsigned long id = strtoul(at, &end, 10); /* which would also take blanks and a sign */
+        if (*at < '0' || *at > '9' || id >= TOKEN_NONE)
             return error_set(e, ERR_USAGE,
                              "--decode: expected token ids separated by blanks, found \"%.20s\"",
                              at);
@@ -31,7 +31,7 @@ static enum err read_ids(const char *text, struct token_list *ids, struct error 
     return err;
 }
 
-static enum err decode(const struct tokenizer *t, const char *text, struct error *e)
+static enum err decode(const struct tokenizer *t, const char *text, bool json, struct error *e)
 {
     struct token_list ids = {0};
     struct strbuf out;
@@ -39,7 +39,9 @@ static enum err decode(const struct tokenizer *t, const char *text, struct error
     enum err err = read_ids(text, &ids, e);
     if (err == OK)
         err = tokenizer_decode(t, ids.ids, ids.n, 0, &out, e);
-    if (err == OK) {
+    if (err == OK && json) {
+        err = print_json(json_pack("{s:s%}", "text", out.data, out.bytes), e);
+    } else if (err == OK) {
         fwrite(out.data, 1, out.bytes, stdout);
         putchar('\n');
     }
@@ -68,17 +70,19 @@ static enum err encode(const struct tokenizer *t, const struct tokenize_flags *f
 {
     struct strbuf whole;
     strbuf_init(&whole, TEXT_MAX_BYTES);
-    if (f->file != NULL) {
-        enum err err = read_whole_file(f->file, TEXT_MAX_BYTES, &whole, e);
-        if (err != OK)
-            return err;
-    } else {
+    enum err err = OK;
+    if (f->file != NULL)
+        err = read_whole_file(f->file, TEXT_MAX_BYTES, &whole, e);
+    else
         strbuf_puts(&whole, text);
-    }
+    if (err == OK && whole.failed)
+        err = error_set(e, ERR_MEMORY, "no memory for the text");
+    if (err != OK)
+        return err;
     struct token_list ids = {0};
     unsigned flags = (f->no_bos ? 0 : TOKENIZER_ADD_SPECIAL) |
                      (f->no_parse_special ? 0 : TOKENIZER_PARSE_SPECIAL);
-    enum err err = tokenizer_encode(t, whole.data, whole.bytes, flags, &ids, e);
+    err = tokenizer_encode(t, whole.data, whole.bytes, flags, &ids, e);
     if (err == OK)
         err = print_ids(&ids, f->json, e);
     token_list_release(&ids);
@@ -95,7 +99,7 @@ enum err verb_tokenize(int argc, char **argv, struct error *e)
         {"no-parse-special", FLAG_BOOL, &f.no_parse_special, NULL,
          "names of special tokens in the text are ordinary text"},
         {"decode", FLAG_STRING, &f.decode, "IDS", "print the text of these ids instead"},
-        {"json", FLAG_BOOL, &f.json, NULL, "print {\"ids\":[…]}"},
+        {"json", FLAG_BOOL, &f.json, NULL, "print {\"ids\":[…]} or {\"text\":…}"},
         {0},
     };
     const struct verb_usage usage = {
@@ -119,7 +123,7 @@ enum err verb_tokenize(int argc, char **argv, struct error *e)
     err = open_model_and_tokenizer(args[0], &file, &t, e);
     if (err != OK)
         return err;
-    err = f.decode != NULL ? decode(t, f.decode, e)
+    err = f.decode != NULL ? decode(t, f.decode, f.json, e)
                            : encode(t, &f, n_args == 2 ? args[1] : NULL, e);
     tokenizer_close(t);
     modelfile_close(file);

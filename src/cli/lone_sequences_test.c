@@ -1,0 +1,166 @@
+/* Sequences driven by hand over a model in memory: the logits that arrive are those of the right row,
+ * however the ids are cut into steps. */
+#include "cli/lone_sequences.h"
+
+#include "tiny_model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { VOCAB = 100, LENGTH = 40, SEQUENCES = 2 };
+
+/* What was visited: logits by sequence and position, and how often. */
+struct seen {
+    float logits[SEQUENCES][LENGTH][VOCAB];
+    int times[SEQUENCES][LENGTH];
+    int n;
+};
+
+static void visit(int sequence, int position, float *logits, void *context)
+{
+    struct seen *s = context;
+    memcpy(s->logits[sequence][position], logits, sizeof s->logits[0][0]);
+    s->times[sequence][position]++;
+    s->n++;
+}
+
+static struct modelfile *open_lead(struct lead *lead, int n, int max_rows)
+{
+    static const struct tiny_shape shape = {.n_layers = 2,
+                                            .hidden = 32,
+                                            .ffn = 64,
+                                            .n_heads = 2,
+                                            .n_kv_heads = 1,
+                                            .head_size = 16,
+                                            .vocab = VOCAB,
+                                            .type = DTYPE_F32};
+    struct modelfile *file = tiny_model(&shape, 3);
+    struct lead_options o = {.file = file,
+                             .threads = 1,
+                             .n_slots = n,
+                             .max_rows = max_rows,
+                             .context = LENGTH,
+                             .no_engine = true};
+    assert_int_equal(lead_open(&o, lead, NULL), OK);
+    return file;
+}
+
+static const int32_t *ids_of(int sequence)
+{
+    static int32_t ids[SEQUENCES][LENGTH];
+    for (int i = 0; i < LENGTH; i++)
+        ids[sequence][i] = (i * 37 + sequence * 11 + 5) % VOCAB;
+    return ids[sequence];
+}
+
+/* All logits of n sequences of LENGTH ids, `first` of them appended in one call and the rest after. */
+static void run(int n, int max_rows, int first, bool twice, struct seen *seen)
+{
+    struct lead lead;
+    struct lone_sequences s;
+    struct modelfile *file = open_lead(&lead, n, max_rows);
+    const int32_t *ids[SEQUENCES], *rest[SEQUENCES];
+    for (int i = 0; i < n; i++) {
+        ids[i] = ids_of(i);
+        rest[i] = ids[i] + first;
+    }
+    assert_int_equal(lone_sequences_init(&s, &lead, n, max_rows, NULL), OK);
+    for (int round = 0; round < (twice ? 2 : 1); round++) {
+        memset(seen, 0, sizeof *seen);
+        lone_sequences_restart(&s);
+        assert_int_equal(lone_sequences_append(&s, ids, first, true, visit, seen, NULL), OK);
+        assert_int_equal(lone_sequences_append(&s, rest, LENGTH - first, true, visit, seen, NULL),
+                         OK);
+    }
+    lone_sequences_release(&s);
+    lead_close(&lead);
+    modelfile_close(file);
+    assert_int_equal(seen->n, n * LENGTH);
+    for (int i = 0; i < n * LENGTH; i++)
+        assert_int_equal(seen->times[i / LENGTH][i % LENGTH], 1);
+}
+
+static void steps_and_neighbours_change_nothing(void **state)
+{
+    (void)state;
+    static struct seen alone, cut, side_by_side;
+    run(1, LENGTH, LENGTH, false, &alone);
+    run(1, 3, 17, true, &cut);
+    assert_memory_equal(cut.logits[0], alone.logits[0], sizeof alone.logits[0]);
+    run(2, 7, 1, true, &side_by_side);
+    assert_memory_equal(side_by_side.logits[0], alone.logits[0], sizeof alone.logits[0]);
+    assert_memory_not_equal(side_by_side.logits[1], alone.logits[0], sizeof alone.logits[0]);
+}
+
+static void only_the_last_is_told_if_so_asked(void **state)
+{
+    (void)state;
+    static struct seen seen, all;
+    struct lead lead;
+    struct lone_sequences s;
+    struct modelfile *file = open_lead(&lead, 2, 4);
+    const int32_t *ids[] = {ids_of(0), ids_of(1)};
+    assert_int_equal(lone_sequences_init(&s, &lead, 2, 4, NULL), OK);
+    assert_int_equal(lone_sequences_append(&s, ids, 20, false, NULL, NULL, NULL), OK);
+    lone_sequences_restart(&s);
+    assert_int_equal(lone_sequences_append(&s, ids, 20, false, visit, &seen, NULL), OK);
+    assert_int_equal(seen.n, 2);
+    assert_int_equal(seen.times[0][19] + seen.times[1][19], 2);
+    lone_sequences_restart(&s);
+    assert_int_equal(lone_sequences_append(&s, ids, 20, true, visit, &all, NULL), OK);
+    assert_memory_equal(seen.logits[1][19], all.logits[1][19], sizeof seen.logits[1][19]);
+    lone_sequences_release(&s);
+    lead_close(&lead);
+    modelfile_close(file);
+}
+
+static void ids_of_another_vocabulary_are_refused(void **state)
+{
+    (void)state;
+    static struct seen seen;
+    struct error e;
+    struct lead lead;
+    struct lone_sequences s;
+    struct modelfile *file = open_lead(&lead, 1, 2);
+    assert_int_equal(lone_sequences_init(&s, &lead, 1, 2, NULL), OK);
+    /* The last is the bad one: the steps before it must not run. */
+    assert_int_equal(lone_sequences_append(&s, (const int32_t *[]){(int32_t[]){1, 2, 3, VOCAB}}, 4,
+                                           true, visit, &seen, &e),
+                     ERR_MISMATCH);
+    assert_string_equal(e.text, "token 100: the model's vocabulary has tokens 0 to 99 only");
+    assert_int_equal(lone_sequences_append(&s, (const int32_t *[]){(int32_t[]){-1}}, 1, true, visit,
+                                           &seen, &e),
+                     ERR_MISMATCH);
+    assert_int_equal(seen.n, 0);
+    lone_sequences_release(&s);
+    lead_close(&lead);
+    modelfile_close(file);
+}
+
+static void too_many_sequences_are_refused(void **state)
+{
+    (void)state;
+    struct error e;
+    struct lead lead;
+    struct lone_sequences s;
+    struct modelfile *file = open_lead(&lead, 2, 4);
+    assert_int_equal(lone_sequences_init(&s, &lead, 3, 4, &e), ERR_LIMIT);
+    assert_string_equal(e.text, "3 sequences of 40 positions need 9 KV blocks, 6 fit");
+    lead_close(&lead);
+    modelfile_close(file);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(steps_and_neighbours_change_nothing),
+        cmocka_unit_test(only_the_last_is_told_if_so_asked),
+        cmocka_unit_test(ids_of_another_vocabulary_are_refused),
+        cmocka_unit_test(too_many_sequences_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
