@@ -9,7 +9,8 @@ enum err slot_tables_init(struct slot_tables *t, int n_slots, int n_blocks, int 
                           int vocab, struct error *e)
 {
     ASSERT(n_slots >= 1 && n_slots <= SLOT_MAX && n_blocks >= 1 && max_context >= 1);
-    int max_blocks = (max_context + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    int max_blocks = (max_context - 1) / KV_BLOCK_TOKENS + 1;
+    max_blocks = max_blocks < n_blocks ? max_blocks : n_blocks; /* no slot can have more */
     *t = (struct slot_tables){
         .n_slots = n_slots, .n_blocks = n_blocks, .max_blocks = max_blocks, .vocab = vocab};
     t->slots = calloc((size_t)n_slots, sizeof *t->slots);

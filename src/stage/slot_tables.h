@@ -29,6 +29,8 @@ struct slot_tables {
     uint64_t stamp;
 };
 
+/* A slot's table holds the blocks of max_context positions, or all n_blocks where that is fewer: what a
+ * lead asks for cannot make the tables larger than the store. ERR_MEMORY leaves nothing to release. */
 enum err slot_tables_init(struct slot_tables *t, int n_slots, int n_blocks, int max_context,
                           int vocab, struct error *e);
 void slot_tables_release(struct slot_tables *t);

@@ -1,5 +1,7 @@
 #include "stage/slot_tables.h"
 
+#include "base/bounds.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -90,11 +92,30 @@ static void wrong_steps_are_refused(void **state)
             "row 0: expected a token below 100, found 100");
 }
 
+/* What a lead may ask for at most, with a store of few blocks: the tables stay as small. */
+static void tables_are_no_larger_than_the_store(void **state)
+{
+    (void)state;
+    struct slot_tables t;
+    struct error e;
+    assert_int_equal(slot_tables_init(&t, SLOT_MAX, 2, SHAPE_MAX_CONTEXT, 100, NULL), OK);
+    assert_int_equal(t.max_blocks, 2);
+    const struct step_update u[] = {{.kind = UPDATE_OPEN, .slot = 9},
+                                    {.kind = UPDATE_APPEND, .slot = 9, .block = 0},
+                                    {.kind = UPDATE_APPEND, .slot = 9, .block = 1},
+                                    {.kind = UPDATE_APPEND, .slot = 9, .block = 1}};
+    struct step s = step_of(u, 4, NULL, 0);
+    assert_int_equal(slot_tables_check(&t, &s, &e), ERR_FORMAT);
+    assert_string_equal(e.text, "update 3: slot 9 already has all of its 2 blocks");
+    slot_tables_release(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tables_grow_and_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_steps_are_refused, set_up, tear_down),
+        cmocka_unit_test(tables_are_no_larger_than_the_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
