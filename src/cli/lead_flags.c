@@ -11,7 +11,8 @@ struct lead_options lead_options_from(const struct lead_flags *f)
                                  .layers = f->layers,
                                  .threads = f->threads,
                                  .kv_type = (enum kv_type)f->kv,
-                                 .context = f->context};
+                                 .context = f->context,
+                                 .insecure = f->insecure};
 }
 
 /* What stage_i's process did and holds; false if it cannot be asked (any more). */

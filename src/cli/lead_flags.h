@@ -13,6 +13,7 @@ struct lead_flags {
     int threads;
     int kv; /* enum kv_type */
     int context;
+    bool insecure;
 };
 
 /* Rows for a verb's table; `f` is a struct lead_flags variable. */
@@ -22,7 +23,9 @@ struct lead_flags {
     {"threads", FLAG_INT, &(f).threads, "K", "compute threads (default: every processor)", \
      .min = 1, .max = POOL_MAX_THREADS}, \
     {"kv", FLAG_CHOICE, &(f).kv, "TYPE", "keys and values as f16 (default) or f32", \
-     .choices = kv_type_names}
+     .choices = kv_type_names}, \
+    {"insecure", FLAG_BOOL, &(f).insecure, NULL, \
+     "let other machines reach this process: workers that fetch weights, users of serve"}
 
 /* One more, for the verbs that do not know the length of their sequences. */
 #define CONTEXT_FLAG(f) \

@@ -21,7 +21,6 @@ struct serve_flags {
     struct lead_flags lead;
     const char *listen, *model_id;
     int slots, max_rows;
-    bool insecure;
 };
 
 struct service {
@@ -144,8 +143,6 @@ static enum err parse(int argc, char **argv, struct serve_flags *f, const char *
          .max = SLOT_MAX},
         {"batch", FLAG_INT, &f->max_rows, "N", "rows of one step (default 512)", .min = 1,
          .max = STEP_MAX_ROWS},
-        {"insecure", FLAG_BOOL, &f->insecure, NULL,
-         "allow an address that other machines reach: anyone there may use the model"},
         LEAD_FLAGS(f->lead),
         CONTEXT_FLAG(f->lead),
         {0},
@@ -165,7 +162,7 @@ static enum err check_listen(const struct serve_flags *f, struct address *out, s
         error_prefix(e, "--listen");
         return ERR_USAGE;
     }
-    if (!f->insecure && !address_is_loopback(out))
+    if (!f->lead.insecure && !address_is_loopback(out))
         return error_set(e, ERR_INVALID,
                          "--listen %s: expected a loopback address (or --insecure: everybody who "
                          "reaches this address may use the model)",

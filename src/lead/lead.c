@@ -135,6 +135,7 @@ static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64
                                           .max_context = lead->context,
                                           .credits = ring.credits,
                                           .epoch = epoch,
+                                          .insecure = o->insecure,
                                           .progress = o->progress,
                                           .progress_context = o->progress_context};
         enum err err = cluster_assign(lead->cluster, &cluster, &ring.first, &ring.inbox, e);

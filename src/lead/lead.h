@@ -25,6 +25,8 @@ struct lead_options {
     int max_rows;                      /* of one step */
     uint64_t kv_bytes;                 /* memory for keys and values of all layers; 0: a quarter of
                                         * what is free, or less if the slots need less */
+    bool insecure;                     /* workers on other machines may fetch tensors from here: see
+                                        * cluster_options */
     bool no_engine;                    /* the caller drives the pipeline itself */
     model_progress progress;
     void *progress_context;
