@@ -24,7 +24,7 @@ void arena_release(struct arena *a);
 void arena_clear(struct arena *a); /* keeps one chunk, the largest */
 
 void *arena_alloc(struct arena *a, size_t bytes);
-void *arena_zalloc(struct arena *a, size_t n, size_t bytes); /* n * bytes, checked, zeroed */
+void *arena_zalloc(struct arena *a, size_t n, size_t bytes);       /* n * bytes, checked, zeroed */
 char *arena_strndup(struct arena *a, const char *s, size_t bytes); /* 0-terminated copy */
 
 #endif

@@ -8,8 +8,8 @@
 
 typedef int64_t time_us;
 
-time_us clock_now_us(void);     /* monotonic; start is arbitrary */
-int64_t clock_unix_s(void);     /* seconds since 1970, for "created" fields */
+time_us clock_now_us(void);      /* monotonic; start is arbitrary */
+int64_t clock_unix_s(void);      /* seconds since 1970, for "created" fields */
 void clock_sleep_us(time_us us); /* at least that long, signals included */
 
 /* The CLOCK_MONOTONIC moment `us` from now, for pthread_cond_timedwait. */

@@ -1,5 +1,5 @@
-/* The affinity mask says which processors the process may run on; a container's share of their time is
- * the quota of its control group, seen at the root of the cgroup file system from inside a
+/* The affinity mask says which processors the process may run on; a container's share of their time
+ * is the quota of its control group, seen at the root of the cgroup file system from inside a
  * container, and in the process's own group from outside (a systemd slice, say). */
 #include "base/cpus.h"
 

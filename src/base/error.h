@@ -32,9 +32,8 @@
 
 enum err {
 #define ERR_ENUM(name, text) name,
-    ERR_LIST(ERR_ENUM)
+    ERR_LIST(ERR_ENUM) N_ERRS
 #undef ERR_ENUM
-    N_ERRS
 };
 
 /* The reason of a failure for a person: one line, no trailing newline, cut at 255 bytes. */

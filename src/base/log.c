@@ -29,7 +29,8 @@ enum err log_init(struct error *e)
 
 void log_set_level(enum log_level level)
 {
-    atomic_store_explicit(&threshold, (int)level, memory_order_relaxed); /* a hint, orders nothing */
+    /* Relaxed: a hint, which orders nothing. */
+    atomic_store_explicit(&threshold, (int)level, memory_order_relaxed);
 }
 
 bool log_enabled(enum log_level level)

@@ -85,8 +85,7 @@ static void the_environment_sets_the_level(void **state)
     assert_true(log_enabled(LOG_INFO) && !log_enabled(LOG_DEBUG));
     setenv("SHOAL_LOG", "loud", 1);
     assert_int_equal(log_init(&e), ERR_INVALID);
-    assert_string_equal(e.text,
-                        "SHOAL_LOG: expected error, warn, info or debug, found \"loud\"");
+    assert_string_equal(e.text, "SHOAL_LOG: expected error, warn, info or debug, found \"loud\"");
     setenv("SHOAL_LOG", "", 1);
     assert_int_equal(log_init(&e), OK);
     unsetenv("SHOAL_LOG");

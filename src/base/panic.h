@@ -10,7 +10,8 @@ _Noreturn void panic_at(const char *file, int line, const char *function, const 
     __attribute__((format(printf, 4, 5)));
 
 #define ASSERT(condition) \
-    ((condition) ? (void)0 : panic_at(__FILE__, __LINE__, __func__, "assertion failed: %s", #condition))
+    ((condition) ? (void)0 \
+                 : panic_at(__FILE__, __LINE__, __func__, "assertion failed: %s", #condition))
 #define PANIC(...) panic_at(__FILE__, __LINE__, __func__, __VA_ARGS__)
 
 /* Memory for the program itself (small, startup-sized): stops the process when there is none.

@@ -2,11 +2,10 @@
  *
  * pool_run calls the function once per thread, with thread_i = 0 on the calling thread, and
  * returns when all calls have returned: one barrier per operation. Between operations threads
- * spin for some microseconds (a forward pass is hundreds of operations) and then sleep, so that an idle
- * pool costs nothing. Threads begin with the floating-point environment of the thread that made the
- * pool; nothing in the program changes the default one (round to nearest, denormals kept), which the
- * kernels' bits rely on.
- * A pool has one caller at a time; it is not recursive. */
+ * spin for some microseconds (a forward pass is hundreds of operations) and then sleep, so that an
+ * idle pool costs nothing. Threads begin with the floating-point environment of the thread that
+ * made the pool; nothing in the program changes the default one (round to nearest, denormals kept),
+ * which the kernels' bits rely on. A pool has one caller at a time; it is not recursive. */
 #ifndef SHOAL_BASE_POOL_H
 #define SHOAL_BASE_POOL_H
 

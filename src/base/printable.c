@@ -1,6 +1,5 @@
 #include "base/printable.h"
 
-
 /* Well-formed byte sequences (The Unicode Standard, table 3-7): the second byte's range depends on
  * the first byte, the others are 80..bf. */
 static const struct {
@@ -36,8 +35,8 @@ void make_printable(char *text)
     unsigned char *s = (unsigned char *)text;
     while (*s != 0) {
         int n = utf8_char_bytes((const char *)s);
-        bool control = (n == 1 && (s[0] < 0x20 || s[0] == 0x7f)) ||
-                       (n == 2 && s[0] == 0xc2 && s[1] < 0xa0);
+        bool control =
+            (n == 1 && (s[0] < 0x20 || s[0] == 0x7f)) || (n == 2 && s[0] == 0xc2 && s[1] < 0xa0);
         if (n > 0 && !control) {
             s += n;
             continue;

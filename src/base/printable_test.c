@@ -23,12 +23,19 @@ static void others_are_not(void **state)
 {
     (void)state;
     static const char *const wrong[] = {
-        "\x80", "\xbf", "\xff",            /* no first byte */
-        "\xc0\xaf", "\xc1\xbf",            /* overlong, two bytes */
-        "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", /* overlong, three and four */
-        "\xed\xa0\x80",                    /* a surrogate */
-        "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", /* beyond U+10FFFF */
-        "\xc3", "\xe2\x82", "\xf0\x9f\x90", /* cut */
+        "\x80",
+        "\xbf",
+        "\xff", /* no first byte */
+        "\xc0\xaf",
+        "\xc1\xbf", /* overlong, two bytes */
+        "\xe0\x9f\xbf",
+        "\xf0\x8f\xbf\xbf", /* overlong, three and four */
+        "\xed\xa0\x80",     /* a surrogate */
+        "\xf4\x90\x80\x80",
+        "\xf5\x80\x80\x80", /* beyond U+10FFFF */
+        "\xc3",
+        "\xe2\x82",
+        "\xf0\x9f\x90", /* cut */
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_int_equal(utf8_char_bytes(wrong[i]), 0);
@@ -47,8 +54,10 @@ static void what_a_terminal_obeys_is_replaced(void **state)
     (void)state;
     check("plain \xc3\xa9 \xf0\x9f\x90\x9f", "plain \xc3\xa9 \xf0\x9f\x90\x9f");
     check("a\nb\tc\x1b[31m\x7f", "a?b?c?[31m?");
-    check("\xc2\x9b" "31m", "??31m"); /* CSI as one character */
-    check("\xc2\xa0", "\xc2\xa0");    /* a blank that does not break is no control */
+    check("\xc2\x9b"
+          "31m",
+          "??31m");                /* CSI as one character */
+    check("\xc2\xa0", "\xc2\xa0"); /* a blank that does not break is no control */
     check("x\xff\xc3", "x??");
     check("\xed\xa0\x80", "???");
     check("", "");

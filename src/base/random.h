@@ -6,7 +6,8 @@
 
 #include <stddef.h>
 
-/* Fill `out`; ERR_IO if the system has none. Any thread; may block early after the machine's start. */
+/* Fill `out`; ERR_IO if the system has none. Any thread; may block early after the machine's start.
+ */
 enum err random_bytes(void *out, size_t bytes, struct error *e);
 
 #endif

@@ -1,6 +1,7 @@
 /* A growing string with a limit: text of unknown length is put together here (HTTP answers, JSON
  * lines, generated text). Past `max_bytes`, or without memory, it stops growing and remembers it:
- * append as often as needed, look at `failed` once. Always 0-terminated. One thread at a time. */
+ * append as often as needed, look at `failed` once. Always 0-terminated. max_bytes is below
+ * SIZE_MAX / 2. One thread at a time. */
 #ifndef SHOAL_BASE_STRBUF_H
 #define SHOAL_BASE_STRBUF_H
 

@@ -181,11 +181,14 @@ enum err verb_bench(int argc, char **argv, struct error *e)
         LEAD_FLAGS(f.lead),
         {0},
     };
-    const struct verb_usage usage = {
-        "bench", "model MODEL [flags]",
-        "Measures prefill (prompt tokens a second) and decode (generated tokens a second): median,\n"
-        "least and most over repetitions after one to warm up.",
-        table, 2, 2};
+    const struct verb_usage usage = {"bench",
+                                     "model MODEL [flags]",
+                                     "Measures prefill (prompt tokens a second) and decode "
+                                     "(generated tokens a second): median,\n"
+                                     "least and most over repetitions after one to warm up.",
+                                     table,
+                                     2,
+                                     2};
     const char *args[2];
     int n_args;
     enum err err = flags_parse(&usage, argc, argv, args, &n_args, e);

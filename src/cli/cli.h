@@ -29,8 +29,8 @@ extern const char *const kv_type_names[]; /* for --kv: in the order of enum kv_t
  * release after a failure: ERR_IO, ERR_LIMIT. */
 enum err read_whole_file(const char *path, size_t max_bytes, struct strbuf *out, struct error *e);
 
-/* Print a JSON object on one line of stdout and release it. NULL, what jansson answers for text that is
- * not UTF-8 or a number that is not finite, is ERR_INTERNAL: check such values before. */
+/* Print a JSON object on one line of stdout and release it. NULL, what jansson answers for text
+ * that is not UTF-8 or a number that is not finite, is ERR_INTERNAL: check such values before. */
 enum err print_json(json_t *object, struct error *e);
 
 /* A loading bar on stderr when that is a terminal; as model_progress. `context` is a label. */

@@ -177,9 +177,9 @@ static enum err print_best(const struct eval *v, const struct best *b, struct er
         /* A token that only the model knows (a padded vocabulary) has no text. */
         tokenizer_decode(v->tokenizer, &(uint32_t){(uint32_t)b->ids[i]}, 1, 0, &text, NULL);
         if (v->flags->json)
-            json_array_append_new(list, json_pack("{s:i, s:f, s:s%}", "id", (int)b->ids[i], "logit",
-                                                  (double)b->logits[i], "text", text.data,
-                                                  text.bytes));
+            json_array_append_new(list,
+                                  json_pack("{s:i, s:f, s:s%}", "id", (int)b->ids[i], "logit",
+                                            (double)b->logits[i], "text", text.data, text.bytes));
         else
             printf("%d %.5f\n", b->ids[i], (double)b->logits[i]);
         strbuf_release(&text);
@@ -218,8 +218,8 @@ static enum err next_tokens(struct eval *v, struct error *e)
     if (err == OK)
         err = modelfile_params(v->file, &p, e);
     if (err == OK && (ids.n == 0 || ids.n > (size_t)p.context))
-        err = error_set(e, ERR_LIMIT, "--next: expected 1 to %d tokens, found %zu", p.context,
-                        ids.n);
+        err =
+            error_set(e, ERR_LIMIT, "--next: expected 1 to %d tokens, found %zu", p.context, ids.n);
     if (err == OK)
         err = open_eval(v, (int)ids.n, e);
     if (err == OK) {
@@ -245,10 +245,14 @@ static enum err parse(int argc, char **argv, struct eval_flags *f, const char **
         {0},
     };
     const struct verb_usage usage = {
-        "eval", "MODEL --ppl FILE | --next TEXT [flags]",
-        "Perplexity: the text's tokens are cut into blocks of N-1, each is run from an empty cache\n"
+        "eval",
+        "MODEL --ppl FILE | --next TEXT [flags]",
+        "Perplexity: the text's tokens are cut into blocks of N-1, each is run from an empty "
+        "cache\n"
         "after BOS and every token is scored; a short last block is dropped.",
-        table, 1, 1};
+        table,
+        1,
+        1};
     int n_args;
     enum err err = flags_parse(&usage, argc, argv, model, &n_args, e);
     if (err == OK && (f->ppl != NULL) == (f->next != NULL))

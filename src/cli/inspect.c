@@ -63,16 +63,15 @@ static json_t *params_json(const struct model_params *p)
                      "architecture", p->architecture, "name", p->name, "layers", p->n_layers,
                      "hidden", p->hidden, "ffn", p->ffn, "heads", p->n_heads, "kv_heads",
                      p->n_kv_heads, "head_size", p->head_size, "vocab", p->vocab, "context",
-                     p->context, "norm_eps", (double)p->norm_eps, "rope_base",
-                     (double)p->rope_base, "rope_pairs",
-                     p->rope_pairing == ROPE_HALVES ? "halves" : "neighbours", "tied_head",
-                     (int)p->tied_head);
+                     p->context, "norm_eps", (double)p->norm_eps, "rope_base", (double)p->rope_base,
+                     "rope_pairs", p->rope_pairing == ROPE_HALVES ? "halves" : "neighbours",
+                     "tied_head", (int)p->tied_head);
 }
 
 struct view {
     const struct modelfile *file;
     struct model_params params;
-    bool has_params;   /* a vocabulary-only file has none */
+    bool has_params;      /* a vocabulary-only file has none */
     struct error why_not; /* code OK: can be run */
     struct census all;
     uint64_t *layer_bytes; /* [params.n_layers] */
@@ -105,11 +104,11 @@ static enum err look(struct view *v, const char *path, struct modelfile **file, 
 
 static enum err print_as_json(const struct view *v, bool tensors, struct error *e)
 {
-    json_t *o = json_pack("{s:s, s:i, s:I, s:I, s:o}", "format",
-                          modelfile_format(v->file) == MODEL_GGUF ? "gguf" : "huggingface",
-                          "tensors", modelfile_n_tensors(v->file), "bytes",
-                          (json_int_t)v->all.bytes, "parameters", (json_int_t)v->all.elements,
-                          "types", types_json(&v->all));
+    json_t *o =
+        json_pack("{s:s, s:i, s:I, s:I, s:o}", "format",
+                  modelfile_format(v->file) == MODEL_GGUF ? "gguf" : "huggingface", "tensors",
+                  modelfile_n_tensors(v->file), "bytes", (json_int_t)v->all.bytes, "parameters",
+                  (json_int_t)v->all.elements, "types", types_json(&v->all));
     struct model_identity id;
     char hash[33];
     modelfile_identity(v->file, &id);
@@ -165,12 +164,12 @@ static void print_as_text(const struct view *v, bool tensors)
            (double)v->all.elements / 1e6, (double)v->all.bytes / 1e6);
     for (int i = 0; i < N_DTYPES; i++)
         if (v->all.tensors_of[i] > 0)
-            printf("  %-12s %5d tensors %10.2f MB\n", dtype_name((uint32_t)i),
-                   v->all.tensors_of[i], (double)v->all.bytes_of[i] / 1e6);
+            printf("  %-12s %5d tensors %10.2f MB\n", dtype_name((uint32_t)i), v->all.tensors_of[i],
+                   (double)v->all.bytes_of[i] / 1e6);
     if (v->has_params)
         print_layers(v);
-    printf("runs here      %s%s\n", v->why_not.code == OK ? "yes" : "no: ",
-           v->why_not.code == OK ? "" : v->why_not.text);
+    printf("runs here      %s%s\n",
+           v->why_not.code == OK ? "yes" : "no: ", v->why_not.code == OK ? "" : v->why_not.text);
     for (int i = 0; tensors && i < modelfile_n_tensors(v->file); i++) {
         const struct model_tensor *t = modelfile_tensor(v->file, i);
         printf("%-40s %-6s %8llu x %-8llu %12llu bytes at %llu\n", t->name, dtype_name(t->type),
@@ -188,8 +187,12 @@ enum err verb_inspect(int argc, char **argv, struct error *e)
         {0},
     };
     const struct verb_usage usage = {
-        "inspect", "MODEL [--tensors] [--json]",
-        "Shows architecture, shapes, quantisation and size per layer of a model.", table, 1, 1};
+        "inspect",
+        "MODEL [--tensors] [--json]",
+        "Shows architecture, shapes, quantisation and size per layer of a model.",
+        table,
+        1,
+        1};
     const char *model;
     int n_args;
     enum err err = flags_parse(&usage, argc, argv, &model, &n_args, e);

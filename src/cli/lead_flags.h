@@ -19,18 +19,32 @@ struct lead_flags {
 /* Rows for a verb's table; `f` is a struct lead_flags variable. */
 #define LEAD_FLAGS(f) \
     {"nodes", FLAG_STRING, &(f).nodes, "H:P,…", "workers of the ring, in order"}, \
-    {"layers", FLAG_STRING, &(f).layers, "H:P=a-b,…", "place layers by hand (inclusive numbers)"}, \
-    {"threads", FLAG_INT, &(f).threads, "K", "compute threads (default: every processor)", \
-     .min = 1, .max = POOL_MAX_THREADS}, \
-    {"kv", FLAG_CHOICE, &(f).kv, "TYPE", "keys and values as f16 (default) or f32", \
-     .choices = kv_type_names}, \
-    {"insecure", FLAG_BOOL, &(f).insecure, NULL, \
-     "let other machines reach this process: workers that fetch weights, users of serve"}
+        {"layers", FLAG_STRING, &(f).layers, "H:P=a-b,…", \
+         "place layers by hand (inclusive numbers)"}, \
+        {"threads", \
+         FLAG_INT, \
+         &(f).threads, \
+         "K", \
+         "compute threads (default: every processor)", \
+         .min = 1, \
+         .max = POOL_MAX_THREADS}, \
+        {"kv", \
+         FLAG_CHOICE, \
+         &(f).kv, \
+         "TYPE", \
+         "keys and values as f16 (default) or f32", \
+         .choices = kv_type_names}, \
+    { \
+        "insecure", FLAG_BOOL, &(f).insecure, NULL, \
+            "let other machines reach this process: workers that fetch weights, users of serve" \
+    }
 
 /* One more, for the verbs that do not know the length of their sequences. */
 #define CONTEXT_FLAG(f) \
-    {"ctx", FLAG_INT, &(f).context, "N", "positions of one sequence (default: the model's)", \
-     .min = 1, .max = SHAPE_MAX_CONTEXT}
+    { \
+        "ctx", FLAG_INT, &(f).context, "N", "positions of one sequence (default: the model's)", \
+            .min = 1, .max = SHAPE_MAX_CONTEXT \
+    }
 
 /* Options of these flags; the caller adds model, sizes and progress. */
 struct lead_options lead_options_from(const struct lead_flags *f);

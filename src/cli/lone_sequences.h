@@ -15,8 +15,8 @@ struct lone_sequences {
     struct step_row *rows;
 };
 
-/* ERR_LIMIT when the KV blocks do not hold n sequences of the lead's context. n <= max_rows, which is at
- * most the lead's. Nothing to release after a failure. */
+/* ERR_LIMIT when the KV blocks do not hold n sequences of the lead's context. n <= max_rows, which
+ * is at most the lead's. Nothing to release after a failure. */
 enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n, int max_rows,
                              struct error *e);
 void lone_sequences_release(struct lone_sequences *s);
@@ -24,7 +24,8 @@ void lone_sequences_release(struct lone_sequences *s);
 /* Begin anew: all sequences empty. */
 void lone_sequences_restart(struct lone_sequences *s);
 
-/* Called for every row with logits, in row order: its sequence, its position, its logits [vocab]. */
+/* Called for every row with logits, in row order: its sequence, its position, its logits [vocab].
+ */
 typedef void (*lone_logits)(int sequence, int position, float *logits, void *context);
 
 /* Append ids[sequence][0 … n_ids) to every sequence in steps of max_rows rows. Logits of all

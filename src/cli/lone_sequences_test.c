@@ -1,5 +1,5 @@
-/* Sequences driven by hand over a model in memory: the logits that arrive are those of the right row,
- * however the ids are cut into steps. */
+/* Sequences driven by hand over a model in memory: the logits that arrive are those of the right
+ * row, however the ids are cut into steps. */
 #include "cli/lone_sequences.h"
 
 #include "tiny_model.h"
@@ -57,7 +57,8 @@ static const int32_t *ids_of(int sequence)
     return ids[sequence];
 }
 
-/* All logits of n sequences of LENGTH ids, `first` of them appended in one call and the rest after. */
+/* All logits of n sequences of LENGTH ids, `first` of them appended in one call and the rest after.
+ */
 static void run(int n, int max_rows, int first, bool twice, struct seen *seen)
 {
     struct lead lead;
@@ -132,9 +133,9 @@ static void ids_of_another_vocabulary_are_refused(void **state)
                                            true, visit, &seen, &e),
                      ERR_MISMATCH);
     assert_string_equal(e.text, "token 100: the model's vocabulary has tokens 0 to 99 only");
-    assert_int_equal(lone_sequences_append(&s, (const int32_t *[]){(int32_t[]){-1}}, 1, true, visit,
-                                           &seen, &e),
-                     ERR_MISMATCH);
+    assert_int_equal(
+        lone_sequences_append(&s, (const int32_t *[]){(int32_t[]){-1}}, 1, true, visit, &seen, &e),
+        ERR_MISMATCH);
     assert_int_equal(seen.n, 0);
     lone_sequences_release(&s);
     lead_close(&lead);

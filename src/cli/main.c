@@ -33,14 +33,15 @@ static void print_help(FILE *to)
     fprintf(to, "usage: shoal VERB [arguments]   (shoal VERB --help for more)\n\n");
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].what);
-    fprintf(to, "\nshoal %s. SHOAL_LOG (error, warn, info, debug) sets how much is told on stderr, "
-                "SHOAL_CPU\n(ref, avx2, avx512) holds the instruction set down.\n",
+    fprintf(to,
+            "\nshoal %s. SHOAL_LOG (error, warn, info, debug) sets how much is told on stderr, "
+            "SHOAL_CPU\n(ref, avx2, avx512) holds the instruction set down.\n",
             SHOAL_VERSION);
 }
 
-/* A program may be started with standard streams closed. The next file or socket opened would get such
- * a number, and results or messages would be written into it: so the numbers are taken. Standard
- * output stays one that cannot be written to. */
+/* A program may be started with standard streams closed. The next file or socket opened would get
+ * such a number, and results or messages would be written into it: so the numbers are taken.
+ * Standard output stays one that cannot be written to. */
 static void take_standard_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)

@@ -44,8 +44,12 @@ enum err verb_plan(int argc, char **argv, struct error *e)
         {0},
     };
     const struct verb_usage usage = {
-        "plan", "MODEL [--nodes H:P,…] [--layers H:P=a-b,…] [flags]",
-        "Asks the nodes for their memory and prints which layers each would hold.", table, 1, 1};
+        "plan",
+        "MODEL [--nodes H:P,…] [--layers H:P=a-b,…] [flags]",
+        "Asks the nodes for their memory and prints which layers each would hold.",
+        table,
+        1,
+        1};
     const char *model;
     int n_args;
     enum err err = flags_parse(&usage, argc, argv, &model, &n_args, e);

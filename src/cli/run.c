@@ -28,7 +28,7 @@ struct completion {
     bool done;
     bool unwritable; /* stdout took no more: going on would be for nobody */
     bool too_long;   /* ids or text found no memory */
-    bool quiet; /* --json: the text is printed at the end, inside the object */
+    bool quiet;      /* --json: the text is printed at the end, inside the object */
     struct token_list ids;
     struct strbuf text;
     enum finish_reason finish;
@@ -95,14 +95,13 @@ static json_t *timings_json(const struct lead *lead, const struct request_timing
 {
     return json_pack("{s:f, s:f, s:f, s:f, s:f, s:i, s:i}", "load_s", (double)lead->load_us / 1e6,
                      "prefill_s", (double)t->prefill_us / 1e6, "prefill_tok_s",
-                     per_second(t->n_prompt, t->prefill_us), "decode_s",
-                     (double)t->decode_us / 1e6, "decode_tok_s",
-                     per_second(t->n_output - 1, t->decode_us), "n_prompt", t->n_prompt,
-                     "n_output", t->n_output);
+                     per_second(t->n_prompt, t->prefill_us), "decode_s", (double)t->decode_us / 1e6,
+                     "decode_tok_s", per_second(t->n_output - 1, t->decode_us), "n_prompt",
+                     t->n_prompt, "n_output", t->n_output);
 }
 
-static enum err report(struct lead *lead, const struct run_flags *f, const struct token_list *prompt,
-                       struct completion *c, struct error *e)
+static enum err report(struct lead *lead, const struct run_flags *f,
+                       const struct token_list *prompt, struct completion *c, struct error *e)
 {
     const struct request_timings *t = &c->timings;
     if (f->json)
@@ -243,10 +242,13 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
         {0},
     };
     const struct verb_usage usage = {
-        "run", "MODEL -p TEXT [flags]",
+        "run",
+        "MODEL -p TEXT [flags]",
         "Generates a completion of the prompt on stdout. MODEL is a GGUF file or a Hugging Face "
         "folder.",
-        table, 1, 1};
+        table,
+        1,
+        1};
     int n_args;
     enum err err = flags_parse(&usage, argc, argv, model, &n_args, e);
     if (err == OK && f->prompt == NULL)

@@ -46,8 +46,8 @@ static void name_of_path(const char *path, char id[MODEL_MAX_NAME])
     snprintf(id, MODEL_MAX_NAME, "%.*s", (int)(bytes - begin), path + begin);
 }
 
-/* The signals that end the server are blocked, so that only wait_for_signal takes them; while a large
- * model loads nobody waits there. Then they end the process as they would have unblocked. */
+/* The signals that end the server are blocked, so that only wait_for_signal takes them; while a
+ * large model loads nobody waits there. Then they end the process as they would have unblocked. */
 static void load_progress(uint64_t done_bytes, uint64_t total_bytes, void *context)
 {
     static const int ends[] = {SIGINT, SIGTERM};
@@ -148,8 +148,12 @@ static enum err parse(int argc, char **argv, struct serve_flags *f, const char *
         {0},
     };
     const struct verb_usage usage = {
-        "serve", "MODEL [--listen H:P] [--nodes H:P,…] [flags]",
-        "Serves the model over an OpenAI-compatible HTTP API until stopped.", table, 1, 1};
+        "serve",
+        "MODEL [--listen H:P] [--nodes H:P,…] [flags]",
+        "Serves the model over an OpenAI-compatible HTTP API until stopped.",
+        table,
+        1,
+        1};
     int n_args;
     return flags_parse(&usage, argc, argv, model, &n_args, e);
 }

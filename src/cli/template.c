@@ -40,15 +40,21 @@ enum err verb_template(int argc, char **argv, struct error *e)
     const char *source = NULL, *conversation = "-", *args[1];
     int n_args;
     const struct flag table[] = {
-        {"template", FLAG_STRING, &source, "FILE", "render this Jinja file, not a model's template"},
-        {"f", FLAG_STRING, &conversation, "FILE", "the conversation; - (standard input) by default"},
+        {"template", FLAG_STRING, &source, "FILE",
+         "render this Jinja file, not a model's template"},
+        {"f", FLAG_STRING, &conversation, "FILE",
+         "the conversation; - (standard input) by default"},
         {0},
     };
     const struct verb_usage usage = {
-        "template", "MODEL | --template FILE.jinja [-f CONVERSATION.json]",
-        "Reads a JSON object {messages, tools?, add_generation_prompt, bos_token?, eos_token?, now?,\n"
+        "template",
+        "MODEL | --template FILE.jinja [-f CONVERSATION.json]",
+        "Reads a JSON object {messages, tools?, add_generation_prompt, bos_token?, eos_token?, "
+        "now?,\n"
         "any other template variable} and prints the prompt and nothing else.",
-        table, 0, 1};
+        table,
+        0,
+        1};
     enum err err = flags_parse(&usage, argc, argv, args, &n_args, e);
     if (err != OK)
         return err;

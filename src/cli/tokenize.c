@@ -103,10 +103,13 @@ enum err verb_tokenize(int argc, char **argv, struct error *e)
         {0},
     };
     const struct verb_usage usage = {
-        "tokenize", "MODEL [TEXT | -f FILE] [flags]",
+        "tokenize",
+        "MODEL [TEXT | -f FILE] [flags]",
         "Prints the token ids of a text on one line. MODEL may be a vocabulary-only GGUF or a\n"
         "folder with just tokenizer.json.",
-        table, 1, 2};
+        table,
+        1,
+        2};
     const char *args[2];
     int n_args;
     enum err err = flags_parse(&usage, argc, argv, args, &n_args, e);

@@ -17,9 +17,12 @@ enum err verb_worker(int argc, char **argv, struct error *e)
         {0},
     };
     const struct verb_usage usage = {
-        "worker", "[--listen H:P] [flags]",
+        "worker",
+        "[--listen H:P] [flags]",
         "Lends this machine to a cluster: prints \"listening on H:P\" and serves until stopped.",
-        table, 0, 0};
+        table,
+        0,
+        0};
     int n_args;
     struct address listen;
     enum err err = flags_parse(&usage, argc, argv, NULL, &n_args, e);

@@ -29,8 +29,8 @@ static uint64_t kv_budget(const struct lead_options *o, const struct lead *lead)
 static enum err make_plan(const struct lead_options *o, struct lead *lead, struct error *e)
 {
     struct sizes_kv kv;
-    enum err err = sizes_kv_fit(&lead->params, o->kv_type, o->context, o->n_slots,
-                                kv_budget(o, lead), &kv, e);
+    enum err err =
+        sizes_kv_fit(&lead->params, o->kv_type, o->context, o->n_slots, kv_budget(o, lead), &kv, e);
     if (err != OK)
         return err;
     lead->context = kv.context;
@@ -163,7 +163,8 @@ static enum err start_engine(const struct lead_options *o, struct lead *lead, st
 enum err lead_open(const struct lead_options *o, struct lead *lead, struct error *e)
 {
     time_us begin = clock_now_us();
-    uint64_t epoch = 0; /* none that an earlier ring on these nodes had: late frames are told apart */
+    uint64_t epoch =
+        0; /* none that an earlier ring on these nodes had: late frames are told apart */
     enum err err = lead_plan(o, lead, e);
     if (err != OK)
         return err;

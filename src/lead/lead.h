@@ -1,4 +1,5 @@
-/* A leading process put together: model file, plan, cluster, this node's own layers, pipeline and engine.
+/* A leading process put together: model file, plan, cluster, this node's own layers, pipeline and
+ * engine.
  *
  * lead_open does in order: check the model, reach the nodes, plan, load the lead's own layers, have
  * the workers load theirs (all of them at the same time) and lay the ring, start the engine.
@@ -20,14 +21,14 @@ struct lead_options {
     const char *layers;                /* plan by hand, as plan_by_hand; NULL: by memory */
     int threads;                       /* of this process; 0: pool_default_threads() */
     enum kv_type kv_type;
-    int context;                       /* positions of one sequence; 0: the model's */
-    int n_slots;                       /* sequences at once */
-    int max_rows;                      /* of one step */
-    uint64_t kv_bytes;                 /* memory for keys and values of all layers; 0: a quarter of
-                                        * what is free, or less if the slots need less */
-    bool insecure;                     /* workers on other machines may fetch tensors from here: see
-                                        * cluster_options */
-    bool no_engine;                    /* the caller drives the pipeline itself */
+    int context;       /* positions of one sequence; 0: the model's */
+    int n_slots;       /* sequences at once */
+    int max_rows;      /* of one step */
+    uint64_t kv_bytes; /* memory for keys and values of all layers; 0: a quarter of
+                        * what is free, or less if the slots need less */
+    bool insecure;     /* workers on other machines may fetch tensors from here: see
+                        * cluster_options */
+    bool no_engine;    /* the caller drives the pipeline itself */
     model_progress progress;
     void *progress_context;
 };
@@ -52,8 +53,8 @@ struct lead {
 enum err lead_open(const struct lead_options *o, struct lead *lead, struct error *e);
 void lead_close(struct lead *lead);
 
-/* Make the plan only: reach the nodes (or not), fill lead->params, cluster, plan, context and n_blocks.
- * On success lead_close after; on failure *lead needs none. */
+/* Make the plan only: reach the nodes (or not), fill lead->params, cluster, plan, context and
+ * n_blocks. On success lead_close after; on failure *lead needs none. */
 enum err lead_plan(const struct lead_options *o, struct lead *lead, struct error *e);
 
 /* "127.0.0.1:50100", or "lead" for this process. */

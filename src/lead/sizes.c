@@ -24,16 +24,16 @@ enum err sizes_kv_fit(const struct model_params *p, enum kv_type type, int conte
     uint64_t fit = budget / block;
     uint64_t per_slot = (wanted + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     if (fit < 1 || (context > 0 && fit < per_slot))
-        return error_set(e, ERR_LIMIT,
-                         "keys and values of %llu positions need %.1f MB, %.1f MB are there for them",
-                         (unsigned long long)wanted, (double)(per_slot * block) / 1e6,
-                         (double)budget / 1e6);
+        return error_set(
+            e, ERR_LIMIT,
+            "keys and values of %llu positions need %.1f MB, %.1f MB are there for them",
+            (unsigned long long)wanted, (double)(per_slot * block) / 1e6, (double)budget / 1e6);
     uint64_t blocks = per_slot * (uint64_t)n_slots;
     blocks = blocks < fit ? blocks : fit;
     blocks = blocks < KV_MAX_BLOCKS ? blocks : KV_MAX_BLOCKS;
     uint64_t held = blocks * KV_BLOCK_TOKENS;
-    *out = (struct sizes_kv){.context = (int)(wanted < held ? wanted : held),
-                             .n_blocks = (int)blocks};
+    *out =
+        (struct sizes_kv){.context = (int)(wanted < held ? wanted : held), .n_blocks = (int)blocks};
     return OK;
 }
 
@@ -58,12 +58,12 @@ enum err sizes_plan_model(const struct modelfile *file, const struct sizes_use *
     int n = p->n_layers;
     uint64_t both = 0;
     *layer_bytes = xcalloc((size_t)n, sizeof **layer_bytes);
-    *out = (struct plan_model){
-        .n_layers = n,
-        .layer_bytes = *layer_bytes,
-        .kv_bytes_per_layer = sizes_kv_position_bytes(p, use->kv_type) * KV_BLOCK_TOKENS *
-                              (uint64_t)use->n_blocks,
-        .fixed_bytes = PROCESS_BYTES + model_activation_bytes(p, use->max_rows, false)};
+    *out = (struct plan_model){.n_layers = n,
+                               .layer_bytes = *layer_bytes,
+                               .kv_bytes_per_layer = sizes_kv_position_bytes(p, use->kv_type) *
+                                                     KV_BLOCK_TOKENS * (uint64_t)use->n_blocks,
+                               .fixed_bytes =
+                                   PROCESS_BYTES + model_activation_bytes(p, use->max_rows, false)};
     enum err err = OK;
     for (int i = 0; i < n && err == OK; i++)
         err = sum_part(file, (struct model_part){.first = i, .last = i + 1}, &(*layer_bytes)[i], e);

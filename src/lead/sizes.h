@@ -1,4 +1,5 @@
-/* How large things get: what the planner must know of a model, and how many KV blocks there are. Pure. */
+/* How large things get: what the planner must know of a model, and how many KV blocks there are.
+ * Pure. */
 #ifndef SHOAL_LEAD_SIZES_H
 #define SHOAL_LEAD_SIZES_H
 
@@ -14,8 +15,8 @@ struct sizes_kv {
     int n_blocks; /* of KV_BLOCK_TOKENS positions, in every layer */
 };
 
-/* Blocks for `n_slots` sequences of `context` positions (0: the model's), as far as `budget` bytes go
- * over all layers. At least one sequence of one block; context shrinks to what the blocks hold.
+/* Blocks for `n_slots` sequences of `context` positions (0: the model's), as far as `budget` bytes
+ * go over all layers. At least one sequence of one block; context shrinks to what the blocks hold.
  * ERR_LIMIT when a context that was asked for exceeds the model's or the budget. */
 enum err sizes_kv_fit(const struct model_params *p, enum kv_type type, int context, int n_slots,
                       uint64_t budget, struct sizes_kv *out, struct error *e);

@@ -23,8 +23,9 @@ static enum err check_tensor(const struct model_tensor *t, const struct tensor_s
 {
     uint64_t rows = model_dim_size(p, spec->rows), cols = model_dim_size(p, spec->cols);
     if (t->n_rows != rows || t->n_cols != cols)
-        return error_set(e, ERR_MISMATCH, "tensor %s: expected shape %llu x %llu, found %llu x %llu",
-                         t->name, (unsigned long long)rows, (unsigned long long)cols,
+        return error_set(e, ERR_MISMATCH,
+                         "tensor %s: expected shape %llu x %llu, found %llu x %llu", t->name,
+                         (unsigned long long)rows, (unsigned long long)cols,
                          (unsigned long long)t->n_rows, (unsigned long long)t->n_cols);
     const struct dtype_info *type = dtype_info(t->type);
     bool plain = t->type == DTYPE_F32 || t->type == DTYPE_F16 || t->type == DTYPE_BF16;
@@ -39,7 +40,8 @@ static enum err check_tensor(const struct model_tensor *t, const struct tensor_s
     return OK;
 }
 
-/* Find a tensor of the table; a missing one is an error unless `optional`. layer -1: not a layer's. */
+/* Find a tensor of the table; a missing one is an error unless `optional`. layer -1: not a layer's.
+ */
 static enum err bind_tensor(const struct binding *b, const struct modelfile *file,
                             enum tensor_role role, int layer, bool optional,
                             const struct model_tensor **out, struct error *e)

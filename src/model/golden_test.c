@@ -1,5 +1,6 @@
 /* The trained models of the shared data against their oracles (an independent program in double
- * precision): greedy ids of every case, and the logits after every prompt. Keys and values in f32. */
+ * precision): greedy ids of every case, and the logits after every prompt. Keys and values in f32.
+ */
 #include "model/model.h"
 
 #include "base/bounds.h"
@@ -95,15 +96,17 @@ static void check_case(struct runner *r, const json_t *c)
     int n = 0, vocab = model_params(r->model)->vocab;
     size_t i;
     json_t *v;
-    json_array_foreach(json_object_get(c, "prompt_ids"), i, v)
-        ids[n++] = (int32_t)json_integer_value(v);
+    json_array_foreach(json_object_get(c, "prompt_ids"), i, v) ids[n++] =
+        (int32_t)json_integer_value(v);
     run(r, ids, n, 0);
-    json_array_foreach(json_object_get(c, "top5_next"), i, v) {
+    json_array_foreach(json_object_get(c, "top5_next"), i, v)
+    {
         double expected = json_number_value(json_array_get(v, 1));
         float found = r->logits[json_integer_value(json_array_get(v, 0))];
         assert_true(fabs((double)found - expected) < 2e-3);
     }
-    json_array_foreach(json_object_get(c, "greedy_ids"), i, v) {
+    json_array_foreach(json_object_get(c, "greedy_ids"), i, v)
+    {
         int32_t id = best(r->logits, vocab);
         assert_int_equal(id, json_integer_value(v));
         ids[n] = id;
@@ -124,8 +127,7 @@ static void check_model(const char *model, const char *oracle)
     runner_open(&r, path);
     size_t i;
     json_t *c;
-    json_array_foreach(json_object_get(cases, "cases"), i, c)
-        check_case(&r, c);
+    json_array_foreach(json_object_get(cases, "cases"), i, c) check_case(&r, c);
     assert_true(i >= 4);
     runner_close(&r);
     json_decref(cases);

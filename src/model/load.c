@@ -48,7 +48,7 @@ static enum err load_matrix(struct loader *l, const struct model_tensor *t, stru
     if (err != OK)
         return err;
     err = b->ops->weight_new(b, (enum dtype)t->type, (int)t->n_rows, (int)t->n_cols,
-                                      modelfile_data(l->file, t), out, e);
+                             modelfile_data(l->file, t), out, e);
     if (err != OK) {
         error_prefix(e, "tensor %s", t->name);
         return err;
@@ -96,8 +96,9 @@ static enum err check_factors(const struct model_tensor *t, const float *factors
 {
     for (uint64_t i = 0; i < t->n_cols; i++)
         if (!(factors[i] > 0 && factors[i] < 1e30f))
-            return error_set(e, ERR_INVALID, "tensor %s: expected factors above 0, found %g at %llu",
-                             t->name, (double)factors[i], (unsigned long long)i);
+            return error_set(e, ERR_INVALID,
+                             "tensor %s: expected factors above 0, found %g at %llu", t->name,
+                             (double)factors[i], (unsigned long long)i);
     return OK;
 }
 

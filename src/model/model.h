@@ -24,8 +24,8 @@ struct model_part {
 typedef void (*model_progress)(uint64_t done_bytes, uint64_t total_bytes, void *context);
 
 /* Check the architecture and every tensor of the part (presence, type, shape) before anything is
- * read, then load. ERR_NOT_FOUND / ERR_MISMATCH / ERR_UNSUPPORTED name the tensor, the shape or type
- * expected and found. A mapped tensor's pages are given back after packing. */
+ * read, then load. ERR_NOT_FOUND / ERR_MISMATCH / ERR_UNSUPPORTED name the tensor, the shape or
+ * type expected and found. A mapped tensor's pages are given back after packing. */
 enum err model_load(struct modelfile *file, struct backend *backend, const struct model_part *part,
                     model_progress progress, void *context, struct model **out, struct error *e);
 void model_free(struct model *m); /* NULL allowed */
@@ -36,7 +36,8 @@ size_t model_weight_bytes(const struct model *m); /* packed, of the loaded part 
 
 /* The tensors that a part needs, without loading: for planning, FetchTensors, memory accounts.
  * Calls `visit` for each (NULL where an optional one is absent is not visited). */
-typedef enum err (*model_tensor_visit)(const struct model_tensor *t, void *context, struct error *e);
+typedef enum err (*model_tensor_visit)(const struct model_tensor *t, void *context,
+                                       struct error *e);
 enum err model_part_tensors(const struct modelfile *file, const struct model_part *part,
                             model_tensor_visit visit, void *context, struct error *e);
 

@@ -82,7 +82,8 @@ static enum err read_entries(const char *list, int n_layers, const struct plan_n
         if (err != OK)
             return err;
         if (named[stage->node_i])
-            return error_set(e, ERR_INVALID, "--layers: one range a node expected, found two for %.*s",
+            return error_set(e, ERR_INVALID,
+                             "--layers: one range a node expected, found two for %.*s",
                              (int)strcspn(at, "="), at);
         named[stage->node_i] = true;
         out->n_stages++;
@@ -116,15 +117,16 @@ enum err plan_by_hand(const struct plan_model *m, const char *list, const struct
     for (int i = 0; i < out->n_stages; i++)
         lead_named |= out->stages[i].node_i == n_nodes - 1;
     if (lead_named && out->stages[out->n_stages - 1].node_i != n_nodes - 1)
-        return error_set(e, ERR_INVALID, "--layers: the lead is the last stage: expected its layers "
-                                         "after all others");
+        return error_set(e, ERR_INVALID,
+                         "--layers: the lead is the last stage: expected its layers "
+                         "after all others");
     if (lead_named && covered < m->n_layers)
         return error_set(e, ERR_INVALID, "--layers: layer %d is given to no node", covered);
     if (!lead_named)
         out->stages[out->n_stages++] =
             (struct plan_stage){.node_i = n_nodes - 1, .first = covered, .last = m->n_layers};
     for (int i = 0; i < out->n_stages; i++)
-        out->stages[i].bytes = plan_stage_bytes(m, out->stages[i].first, out->stages[i].last,
-                                                i == out->n_stages - 1);
+        out->stages[i].bytes =
+            plan_stage_bytes(m, out->stages[i].first, out->stages[i].last, i == out->n_stages - 1);
     return OK;
 }

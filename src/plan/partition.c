@@ -1,6 +1,6 @@
-/* Layers in proportion to memory: each node's share is n_layers * memory / total; floors first, then
- * the largest remainders get one more (the method of Hamilton), then minimums and memory limits move
- * single layers from node to node. Contiguous ranges follow from the counts. */
+/* Layers in proportion to memory: each node's share is n_layers * memory / total; floors first,
+ * then the largest remainders get one more (the method of Hamilton), then minimums and memory
+ * limits move single layers from node to node. Contiguous ranges follow from the counts. */
 #include "plan/plan.h"
 
 #include "base/panic.h"
@@ -33,7 +33,8 @@ static uint64_t ends_bytes(const struct plan_model *m, bool is_first, bool is_le
     return bytes;
 }
 
-/* What a node has for layers. Nodes say themselves what they have: no sum of such numbers may wrap. */
+/* What a node has for layers. Nodes say themselves what they have: no sum of such numbers may wrap.
+ */
 static uint64_t room_for_layers(const struct plan_model *m, const struct plan_node *node,
                                 bool is_first, bool is_lead)
 {
@@ -101,7 +102,8 @@ static enum err too_small(const struct plan_model *m, const struct plan_node *no
                      need / 1e6, n_nodes, there / 1e6);
 }
 
-/* How many layers each node gets if every layer takes `layer` bytes; false where they do not fit. */
+/* How many layers each node gets if every layer takes `layer` bytes; false where they do not fit.
+ */
 static bool count_layers(const struct plan_model *m, const struct plan_node *nodes, int n,
                          uint64_t layer, int *count)
 {
@@ -130,11 +132,11 @@ static bool lay_stages(const struct plan_model *m, const struct plan_node *nodes
     bool fits = true;
     *out = (struct plan){.n_stages = n};
     for (int i = 0, first = 0; i < n; first += count[i++]) {
-        out->stages[i] = (struct plan_stage){
-            .node_i = i,
-            .first = first,
-            .last = first + count[i],
-            .bytes = plan_stage_bytes(m, first, first + count[i], i == n - 1)};
+        out->stages[i] =
+            (struct plan_stage){.node_i = i,
+                                .first = first,
+                                .last = first + count[i],
+                                .bytes = plan_stage_bytes(m, first, first + count[i], i == n - 1)};
         fits &= out->stages[i].bytes <= nodes[i].memory_bytes;
     }
     return fits;
@@ -151,7 +153,8 @@ enum err plan_by_memory(const struct plan_model *m, const struct plan_node *node
         return error_set(e, ERR_INVALID, "%d workers for %d layers: expected at most one a layer",
                          n_nodes - 1, m->n_layers);
     /* Layers of mixed types differ in size. Their mean gives the better plan; where a node's own
-     * layers turn out larger than that and too large, all are taken to be as large as the largest. */
+     * layers turn out larger than that and too large, all are taken to be as large as the largest.
+     */
     const uint64_t sizes[] = {mean_layer_bytes(m), largest_layer_bytes(m)};
     for (int i = 0; i < 2; i++) {
         int count[RING_MAX_STAGES];

@@ -1,9 +1,9 @@
 /* The partition planner: which node of the ring gets which layers. A pure function of sizes.
  *
  * The ring's nodes stand in order; the lead comes last and always holds the final norm and the
- * head. Workers hold layers and no head; the first in the ring also holds the embedding. By default layers
- * go in proportion to each node's memory (largest remainders, so that the counts add up), a worker
- * gets at least one, the lead may get none; nobody gets more than fits its memory. */
+ * head. Workers hold layers and no head; the first in the ring also holds the embedding. By default
+ * layers go in proportion to each node's memory (largest remainders, so that the counts add up), a
+ * worker gets at least one, the lead may get none; nobody gets more than fits its memory. */
 #ifndef SHOAL_PLAN_PLAN_H
 #define SHOAL_PLAN_PLAN_H
 
@@ -20,7 +20,7 @@ struct plan_model {
                                   * as large */
     uint64_t embedding_bytes;
     uint64_t head_bytes;
-    uint64_t shared_bytes;       /* in both of these and held once by a node with both: a tied head */
+    uint64_t shared_bytes; /* in both of these and held once by a node with both: a tied head */
     uint64_t kv_bytes_per_layer; /* for the context and slots asked for */
     uint64_t fixed_bytes;        /* of every node: activations, program */
 };
@@ -47,10 +47,10 @@ enum err plan_by_memory(const struct plan_model *model, const struct plan_node *
                         struct plan *out, struct error *e);
 
 /* By hand. `list` is "H:P=a-b,H:P=c-d,…" with inclusive layer numbers ("H:P=3" is one layer). Every
- * node named must be among `nodes`, ranges must not overlap and together with the lead's ("lead=a-b";
- * what no worker is given at the end belongs to the lead if it is not named) cover every layer once.
- * The ring's order is that of the layers. Workers among `nodes` that the list leaves out are an
- * error: name every node. */
+ * node named must be among `nodes`, ranges must not overlap and together with the lead's
+ * ("lead=a-b"; what no worker is given at the end belongs to the lead if it is not named) cover
+ * every layer once. The ring's order is that of the layers. Workers among `nodes` that the list
+ * leaves out are an error: name every node. */
 enum err plan_by_hand(const struct plan_model *model, const char *list,
                       const struct plan_node *nodes, int n_nodes, struct plan *out,
                       struct error *e);

@@ -89,8 +89,7 @@ static enum err check_update(struct slot_tables *t, uint32_t i, const struct ste
                              i, u->slot, t->max_blocks);
         s->would_n_blocks++;
         return check_block(t, i, u->block, e);
-    default:
-        return error_set(e, ERR_FORMAT, "update %u: unknown kind %u", i, u->kind);
+    default: return error_set(e, ERR_FORMAT, "update %u: unknown kind %u", i, u->kind);
     }
 }
 

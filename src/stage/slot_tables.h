@@ -29,14 +29,16 @@ struct slot_tables {
     uint64_t stamp;
 };
 
-/* A slot's table holds the blocks of max_context positions, or all n_blocks where that is fewer: what a
- * lead asks for cannot make the tables larger than the store. ERR_MEMORY leaves nothing to release. */
+/* A slot's table holds the blocks of max_context positions, or all n_blocks where that is fewer:
+ * what a lead asks for cannot make the tables larger than the store. ERR_MEMORY leaves nothing to
+ * release. */
 enum err slot_tables_init(struct slot_tables *t, int n_slots, int n_blocks, int max_context,
                           int vocab, struct error *e);
 void slot_tables_release(struct slot_tables *t);
 
-/* May the step's updates be applied in order, and do its rows then stand inside their slots' tables,
- * with ascending positions per slot and tokens below vocab? ERR_FORMAT names the first that not. */
+/* May the step's updates be applied in order, and do its rows then stand inside their slots'
+ * tables, with ascending positions per slot and tokens below vocab? ERR_FORMAT names the first that
+ * not. */
 enum err slot_tables_check(struct slot_tables *t, const struct step *step, struct error *e);
 
 /* Apply one checked update (UPDATE_COPY changes no table). */

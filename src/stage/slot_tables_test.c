@@ -24,8 +24,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-static struct step step_of(const struct step_update *u, uint32_t n_updates, const struct step_row *r,
-                           uint32_t n_rows)
+static struct step step_of(const struct step_update *u, uint32_t n_updates,
+                           const struct step_row *r, uint32_t n_rows)
 {
     return (struct step){.updates = u, .n_updates = n_updates, .rows = r, .n_rows = n_rows};
 }

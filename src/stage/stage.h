@@ -20,7 +20,7 @@ struct stage_options {
     int n_blocks;              /* KV blocks of KV_BLOCK_TOKENS positions, shared by the slots */
     int max_context;           /* positions of one slot: bounds its table */
     enum kv_type kv_type;
-    uint64_t epoch;            /* frames of another are refused */
+    uint64_t epoch; /* frames of another are refused */
 };
 
 enum err stage_new(const struct stage_options *o, struct stage **out, struct error *e);

@@ -1,5 +1,6 @@
-/* Promise 1 at the level of stages: the logits of a sequence, bit for bit, do not depend on where the
- * layers are cut, on how the prompt is chunked, on what else is in the batch, on block ids or threads. */
+/* Promise 1 at the level of stages: the logits of a sequence, bit for bit, do not depend on where
+ * the layers are cut, on how the prompt is chunked, on what else is in the batch, on block ids or
+ * threads. */
 #include "stage/stage.h"
 
 #include "base/bounds.h"
@@ -97,7 +98,8 @@ static void ring_step(struct ring *r, struct step *step, float *logits)
     for (int i = 0; i < r->n; i++) {
         step->boundary = (uint32_t)model_part(r->models[i])->first;
         float *out = i == r->n - 1 ? logits : r->hidden[i % 2];
-        if (stage_forward(r->stages[i], step, i == 0 ? NULL : r->hidden[(i + 1) % 2], out, &e) != OK)
+        if (stage_forward(r->stages[i], step, i == 0 ? NULL : r->hidden[(i + 1) % 2], out, &e) !=
+            OK)
             fail_msg("%s", e.text);
     }
 }
@@ -133,7 +135,8 @@ static void run(struct ring *r, int chunk, int others, const uint32_t (*blocks)[
                                                         (uint32_t)s, WANT_LOGITS};
         }
         ring_step(r, &step, all);
-        memcpy(logits + done * VOCAB, all + others * n * VOCAB, (size_t)(n * VOCAB) * sizeof(float));
+        memcpy(logits + done * VOCAB, all + others * n * VOCAB,
+               (size_t)(n * VOCAB) * sizeof(float));
     }
 }
 
@@ -147,10 +150,10 @@ static void check_type(enum dtype type, enum kv_type kv)
         int threads, n_cuts, cuts[3], chunk, others;
         const uint32_t (*blocks)[3];
     } variants[] = {
-        {1, 0, {0}, 1, 0, straight},       {2, 0, {0}, 7, 0, crossed},
-        {1, 1, {1}, LENGTH, 0, straight},  {2, 1, {3}, 16, 0, crossed},
-        {1, 2, {1, 2}, 5, 2, crossed},     {3, 3, {1, 2, 3}, 20, 2, straight},
-        {2, 2, {2, 4}, 13, 1, crossed},    {1, 3, {0, 2, 2}, 3, 0, straight},
+        {1, 0, {0}, 1, 0, straight},      {2, 0, {0}, 7, 0, crossed},
+        {1, 1, {1}, LENGTH, 0, straight}, {2, 1, {3}, 16, 0, crossed},
+        {1, 2, {1, 2}, 5, 2, crossed},    {3, 3, {1, 2, 3}, 20, 2, straight},
+        {2, 2, {2, 4}, 13, 1, crossed},   {1, 3, {0, 2, 2}, 3, 0, straight},
     };
     struct ring r;
     ring_open(&r, type, 1, NULL, 0, kv);

@@ -6,8 +6,9 @@
  * rows run. The engine alone chooses slots and blocks; all stages use the same ids.
  *
  * On the wire a frame is header, updates, rows, payload, little-endian, without gaps
- * (docs/wire/frame.md); step_read checks everything about a frame that can be checked without a stage
- * (which then checks slots, blocks and positions against its tables). Pure functions, any thread. */
+ * (docs/wire/frame.md); step_read checks everything about a frame that can be checked without a
+ * stage (which then checks slots, blocks and positions against its tables). Pure functions, any
+ * thread. */
 #ifndef SHOAL_STAGE_STEP_H
 #define SHOAL_STAGE_STEP_H
 
@@ -19,10 +20,10 @@
 enum { FRAME_VERSION = 1 };
 
 enum update_kind {
-    UPDATE_OPEN = 1,  /* slot begins with an empty table */
+    UPDATE_OPEN = 1,   /* slot begins with an empty table */
     UPDATE_APPEND = 2, /* block `block` becomes the next of slot's table */
-    UPDATE_COPY = 3,  /* contents of block `from` into block `block` (slot unused) */
-    UPDATE_CLOSE = 4, /* slot and its table are gone */
+    UPDATE_COPY = 3,   /* contents of block `from` into block `block` (slot unused) */
+    UPDATE_CLOSE = 4,  /* slot and its table are gone */
 };
 
 struct step_update {
@@ -70,8 +71,8 @@ struct frame *step_write(const struct step *step, float **payload);
 void frame_seal(struct frame *f);
 
 /* Check a frame's bytes and point *step and *payload (NULL if empty) into it: they live as long as
- * `data`, which must be 16-byte aligned. ERR_FORMAT or ERR_VERSION with what was expected and found.
- * `hidden_expected` is what the payload must have per row; 0 means no payload may come. */
+ * `data`, which must be 16-byte aligned. ERR_FORMAT or ERR_VERSION with what was expected and
+ * found. `hidden_expected` is what the payload must have per row; 0 means no payload may come. */
 enum err step_read(const uint8_t *data, size_t bytes, uint32_t hidden_expected, struct step *step,
                    const float **payload, struct error *e);
 

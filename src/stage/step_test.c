@@ -79,7 +79,8 @@ static void every_cut_is_noticed(void **state)
     struct step s;
     const float *payload;
     for (size_t bytes = 0; bytes < f->bytes; bytes++) {
-        struct frame *cut = frame_new(bytes); /* exactly as long, so that ASan sees a read past it */
+        struct frame *cut =
+            frame_new(bytes); /* exactly as long, so that ASan sees a read past it */
         memcpy(cut->data, f->data, bytes);
         assert_int_equal(step_read(cut->data, bytes, 5, &s, &payload, NULL), ERR_FORMAT);
         frame_free(cut);

@@ -8,14 +8,14 @@ struct tiny_shape {
     int n_layers, hidden, ffn, n_heads, n_kv_heads, head_size, vocab;
     bool tied;
     enum rope_pairing pairing;
-    enum dtype type; /* of the matrices; F32 or Q8_0 */
-    const char *without; /* leave this tensor out; NULL: none */
+    enum dtype type;        /* of the matrices; F32 or Q8_0 */
+    const char *without;    /* leave this tensor out; NULL: none */
     const char *transposed; /* give this tensor a wrong shape; NULL: none */
     const char *extra;      /* a tensor that no model has; NULL: none */
 };
 
-/* A LLaMA of this shape, with weights that keep activations of order one. The test fails if it cannot
- * be made. Close with modelfile_close. */
+/* A LLaMA of this shape, with weights that keep activations of order one. The test fails if it
+ * cannot be made. Close with modelfile_close. */
 struct modelfile *tiny_model(const struct tiny_shape *shape, uint64_t seed);
 
 #endif
