@@ -11,7 +11,7 @@ cd "$shoal_root"
 
 # What ThreadSanitizer watches: the modules with threads of their own. It cannot see into the
 # distribution's gRPC, so links are inproc there and no process talks to another.
-tsan_tests='^(base|backend|stage|link|pipeline|engine|sim|sampler|api|lead)\.'
+tsan_tests='^(base|backend|stage|link|pipeline|engine|sim|sampler|api)\.'
 
 # The end-to-end tests drive the binary from Python; what they need is installed once, into .venv.
 need_venv() {
