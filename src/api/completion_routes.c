@@ -2,20 +2,23 @@
 #include "api/exchange_impl.h"
 
 #include "base/clock.h"
+#include "base/panic.h"
+#include "base/random.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum { DEFAULT_COMPLETION_TOKENS = 16 /* OpenAI's, for /v1/completions */ };
 
-static void random_bytes(void *out, size_t bytes)
+/* For names and seeds; a system that has no random numbers cannot serve. */
+static void fill_random(void *out, size_t bytes)
 {
-    while (getrandom(out, bytes, 0) != (ssize_t)bytes)
-        ; /* interrupted; up to 256 bytes come whole */
+    struct error e;
+    if (random_bytes(out, bytes, &e) != OK)
+        PANIC("%s", e.text);
 }
 
 /* A failure below, as a client is told of it. */
@@ -147,7 +150,7 @@ static void begin_answer(struct exchange *x, const struct completion_request *r)
 {
     uint64_t name[2];
     bool chat = r->route == ROUTE_CHAT;
-    random_bytes(name, sizeof name);
+    fill_random(name, sizeof name);
     snprintf(x->id, sizeof x->id, "%s-%016llx%016llx", chat ? "chatcmpl" : "cmpl",
              (unsigned long long)name[0], (unsigned long long)name[1]);
     x->answer = (struct answer){.chat = chat,
@@ -176,7 +179,7 @@ static bool start_choices(struct exchange *x, struct completion_request *r, stru
     if (!check_model(x, r, e))
         return false;
     if (!r->has_seed)
-        random_bytes(&r->sampling.seed, sizeof r->sampling.seed);
+        fill_random(&r->sampling.seed, sizeof r->sampling.seed);
     if (r->max_tokens == MAX_TOKENS_ABSENT)
         r->max_tokens = r->route == ROUTE_CHAT ? -1 : DEFAULT_COMPLETION_TOKENS;
     begin_answer(x, r);

@@ -12,7 +12,6 @@ struct machine_memory {
 };
 void machine_memory(struct machine_memory *out); /* zeros where unknown */
 
-int machine_cores(void); /* that this process may run on */
 
 /* Memory of this process that no file backs: "RssAnon"; 0 where unknown. */
 uint64_t machine_anonymous_bytes(void);

@@ -2,7 +2,6 @@
 #include "node/machine.h"
 
 #include <inttypes.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,12 +74,6 @@ void machine_memory(struct machine_memory *out)
     out->total_bytes = proc_bytes("/proc/meminfo", "MemTotal");
     out->available_bytes = proc_bytes("/proc/meminfo", "MemAvailable");
     apply_cgroups(out);
-}
-
-int machine_cores(void)
-{
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
 static _Atomic uint64_t anonymous_peak;

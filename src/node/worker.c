@@ -7,6 +7,7 @@
  * first. */
 #include "node/worker.h"
 
+#include "base/cpus.h"
 #include "base/log.h"
 #include "base/panic.h"
 #include "node/assignment.h"
@@ -169,7 +170,7 @@ static enum err describe(void *context, struct rpc_call *call, const void *reque
         .version = SHOAL_VERSION,
         .protocol = NODE_PROTOCOL,
         .threads = (uint32_t)pool_n_threads(w->pool),
-        .cores = (uint32_t)machine_cores(),
+        .cores = (uint32_t)cpus_usable(),
         .memory_total = memory.total_bytes,
         .memory_available = memory.available_bytes,
         .state = (shoal_v1_State)stats.state,

@@ -10,7 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECK_EVERY_US = 50 * 1000 }; /* how often `check` is asked while waiting */
+enum {
+    CHECK_EVERY_US = 50 * 1000,  /* how often `check` is asked while waiting */
+    LOSS_REASON_US = 1000 * 1000, /* how long the reason of a closed link is waited for */
+};
 
 /* A step on its way. */
 struct voyage {
@@ -117,7 +120,7 @@ static enum err keep_copy(struct voyage *v, const struct step *step, struct erro
     return OK;
 }
 
-/* The step as a frame to stage 0: no payload, boundary 0. */
+/* The step as a frame to stage 0: no payload, boundary 0. ERR_CLOSED: the link is down. */
 static enum err send_off(struct pipeline *p, const struct step *step, struct error *e)
 {
     struct step outward = *step;
@@ -136,6 +139,8 @@ static enum err send_off(struct pipeline *p, const struct step *step, struct err
     return err;
 }
 
+static enum err why_lost(struct pipeline *p, enum err err, struct error *e);
+
 enum err pipeline_submit(struct pipeline *p, struct step *step, struct error *e)
 {
     const struct pipeline_options *o = &p->options;
@@ -153,6 +158,8 @@ enum err pipeline_submit(struct pipeline *p, struct step *step, struct error *e)
     enum err err = keep_copy(v, step, &reason);
     if (err == OK && o->first != NULL)
         err = send_off(p, &v->step, &reason);
+    if (err == ERR_CLOSED)
+        err = why_lost(p, err, &reason);
     if (err != OK)
         return fail(p, err, &reason, e);
     if (p->n_voyages == 0)
@@ -267,6 +274,32 @@ static enum err check_silence(const struct pipeline *p, time_us now, struct erro
                          (unsigned long long)p->voyages[p->oldest].step.number,
                          (double)o->timeout_us / 1e6);
     return OK;
+}
+
+/* A send met a closed link. Who is gone arrives in the inbox, or is found by `check`, at about the
+ * same time: wait for that a moment, because it names the node. Without it *e stays as it is. */
+static enum err why_lost(struct pipeline *p, enum err err, struct error *e)
+{
+    time_us until = clock_now_us() + LOSS_REASON_US;
+    while (clock_now_us() < until) {
+        struct inbox_event event;
+        enum err taken = inbox_take(p->options.inbox, &event, CHECK_EVERY_US);
+        if (taken == OK && event.kind == INBOX_DOWN) {
+            *e = event.reason;
+            return gone_code(event.reason.code);
+        }
+        if (taken == OK)
+            frame_free(event.frame); /* the ring has failed: nothing in it counts any more */
+        struct error found;
+        enum err gone = check_silence(p, clock_now_us(), &found);
+        if (gone != OK) {
+            *e = found;
+            return gone;
+        }
+        if (taken == ERR_CLOSED)
+            break;
+    }
+    return err;
 }
 
 /* Wait for one event of the ring; ERR_TIMEOUT when `until` has come. */
