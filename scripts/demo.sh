@@ -38,7 +38,7 @@ start_worker() { # its address goes to $address
 }
 
 generate() { # the rest of the arguments go to run; the text to stdout
-    "$shoal" run "$model" -p "$prompt" -n 120 --temp 0.7 --top-p 0.95 --seed 7 "$@"
+    "$shoal" run "$model" -p "$prompt" -n 120 --temp 0.5 --top-k 40 --seed 4 "$@"
 }
 
 start_worker
