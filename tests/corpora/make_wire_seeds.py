@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of frame_fuzz and message_fuzz into tests/corpora/{frame,messages}.
+"""Writes the seeds of frame_fuzz and message_fuzz into tests/corpora/{frame,message}.
 
 Frames are put together from docs/wire/frame.md (their checksum is left 0: the fuzz entry fills it
 in), messages by protoc's Python classes. Needs protoc and python3-protobuf.
@@ -72,12 +72,12 @@ def message_seeds():
 
 
 def main():
-    for folder in ("frame", "messages"):
+    for folder in ("frame", "message"):
         (HERE / folder).mkdir(exist_ok=True)
     for name, data in frame_seeds():
         (HERE / "frame" / name).write_bytes(data)
     for name, which, message in message_seeds():
-        (HERE / "messages" / name).write_bytes(bytes([which]) + message.SerializeToString())
+        (HERE / "message" / name).write_bytes(bytes([which]) + message.SerializeToString())
 
 
 if __name__ == "__main__":
