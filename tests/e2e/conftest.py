@@ -7,6 +7,7 @@
 import json
 import os
 import pathlib
+import shutil
 import types
 import urllib.request
 
@@ -23,6 +24,20 @@ MODELS = {
     "story-656k-hf": SHARED / "models" / "story-656k-hf",
 }
 GOLDEN_MODELS = ["stories260K", "story-656k-hf"]
+
+
+NOBODY = 65534
+
+
+def private_copy(path, folder):
+    """A copy of a model that only its owner can read."""
+    copy = folder / path.name
+    if path.is_dir():
+        shutil.copytree(path, copy)
+    else:
+        shutil.copy(path, copy)
+    folder.chmod(0o700)
+    return copy
 
 
 def binary_under_test():
@@ -65,15 +80,22 @@ class Processes:
     def __init__(self, binary, folder):
         self.binary, self.folder, self.started = binary, folder, []
 
-    def _start(self, kind, arguments, environment):
+    def _start(self, kind, arguments, environment, user=None):
         name = f"{kind.__name__.lower()}{len(self.started)}-{arguments[0]}"
-        process = kind(self.binary, arguments, self.folder, name, environment)
+        process = kind(self.binary, arguments, self.folder, name, environment, user)
         self.started.append(process)
         return process
 
     def worker(self, *arguments, **environment):
         return self._start(Background, ["worker", "--listen", "127.0.0.1:0", *arguments],
                            environment)
+
+    def stranger(self, *arguments):
+        """A worker that cannot read what only we may, as if it were on another machine."""
+        if os.geteuid() != 0:
+            pytest.skip("only root can start a worker as somebody else")
+        return self._start(Background, ["worker", "--listen", "127.0.0.1:0", *arguments], None,
+                           user=NOBODY)
 
     def workers(self, n, *arguments, **environment):
         """n addresses of workers that are ready."""

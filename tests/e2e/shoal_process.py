@@ -66,14 +66,14 @@ class Shoal:
 class Background:
     """A process that runs until stop(); `folder` gets what it prints."""
 
-    def __init__(self, binary, arguments, folder, name, environment=None):
+    def __init__(self, binary, arguments, folder, name, environment=None, user=None):
         self.name = name
         self.out = pathlib.Path(folder) / f"{name}.out"
         self.err = pathlib.Path(folder) / f"{name}.err"
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
             self.process = subprocess.Popen(
                 [str(binary), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=out,
-                stderr=err, env={**os.environ, **(environment or {})})
+                stderr=err, env={**os.environ, **(environment or {})}, user=user)
 
     @property
     def pid(self):

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from conftest import GOLDEN_MODELS, MODELS, golden, model_path
+from conftest import GOLDEN_MODELS, MODELS, golden, model_path, private_copy
 
 PROMPT = "Once upon a time there was a"
 N_TOKENS = 40
@@ -140,6 +140,16 @@ def test_workers_outlive_leads(shoal, model, alone, processes):
     for _ in range(3):
         assert generate(shoal, model, "--nodes", address)["ids"] == alone
     assert worker.process.poll() is None
+
+
+def test_worker_without_the_file(shoal, model, alone, processes, tmp_path):
+    """It fetches the bytes of its layers from the lead."""
+    copy = private_copy(model, tmp_path)
+    strangers = [processes.stranger() for _ in range(2)]
+    nodes = ",".join(worker.address() for worker in strangers)
+    found = generate(shoal, copy, "--nodes", nodes)
+    assert found["ids"] == alone
+    assert [node["fetched"] for node in found["nodes"]] == [True, True, False]
 
 
 def test_json(shoal, model, workers):

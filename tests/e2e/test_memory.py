@@ -3,7 +3,7 @@ only its own layers."""
 import pytest
 
 import gguf_file
-from conftest import model_path
+from conftest import model_path, private_copy
 from fake_node import NodeClient
 from memory_watch import MemoryWatch
 
@@ -80,6 +80,18 @@ def test_stage_of_a_large_model(shoal, processes, large, layers):
     assert watch.total_peak <= own_pages, (
         f"resident {watch.total_peak / MB:.0f} MB of a {file_bytes / MB:.0f} MB file, expected at "
         f"most {own_pages / MB:.0f}")
+
+
+@pytest.mark.slow
+def test_fetched_stage_of_a_large_model(shoal, processes, large, tmp_path):
+    """What comes over the network is packed as it comes: it is never there twice."""
+    copy = private_copy(large[0], tmp_path)
+    worker = processes.stranger()
+    with MemoryWatch(worker.pid) as watch:
+        answer = shoal.json("run", copy, "-p", "Once upon a time", "-n", 8, "--nodes",
+                            worker.address(), "--layers", f"{worker.address()}=0-11")
+    assert check_anonymous(answer, watch, worker)["fetched"]
+    copy.unlink()
 
 
 @pytest.mark.slow
