@@ -57,7 +57,9 @@ static int append_to_strbuf(const char *data, size_t bytes, void *out)
 
 void json_append(struct strbuf *out, json_t *value)
 {
-    if (value == NULL || json_dump_callback(value, append_to_strbuf, out, JSON_COMPACT) != 0)
+    /* Nine digits are more than a time or a speed has, and print 0.051 as 0.051. */
+    size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(9);
+    if (value == NULL || json_dump_callback(value, append_to_strbuf, out, flags) != 0)
         out->failed = true;
     json_decref(value);
 }
