@@ -78,6 +78,12 @@ void cpu_kv_free(struct backend *b, struct kv_store *kv);
 size_t cpu_kv_bytes(const struct kv_store *kv);
 void cpu_kv_copy_block(struct backend *b, struct kv_store *kv, int from, int to);
 
+/* The slots that concern the key-value store (cpu_attention.c). */
+void cpu_kv_write(struct backend *b, struct kv_store *kv, int layer, const struct tensor *k,
+                  const struct tensor *v, const struct batch *batch);
+void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q,
+                   struct kv_store *kv, int layer, int n_heads, const struct batch *batch);
+
 void cpu_scratch_release(struct cpu *c);
 
 #endif

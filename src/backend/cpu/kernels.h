@@ -12,6 +12,7 @@
 #define SHOAL_BACKEND_CPU_KERNELS_H
 
 #include "backend/backend.h"
+#include "backend/cpu/attention.h"
 #include "backend/cpu/pack.h"
 #include "base/bounds.h"
 #include "tensor/float16.h"
@@ -20,8 +21,7 @@
 #include <stdint.h>
 
 enum {
-    STRIPES = 16,          /* accumulators of a reduction: element i goes to i % STRIPES */
-    ATTENTION_CHUNK = 256, /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
+    STRIPES = 16, /* accumulators of a reduction: element i goes to i % STRIPES */
 };
 
 /* GROUP consecutive activations of a row as int8 codes. One struct, because a tile of tokens then
@@ -40,17 +40,6 @@ struct matmul {
     float *y;                    /* [n][y_stride]; only columns of rows in range are written */
     size_t y_stride;
     int n;
-};
-
-/* Attention of some query heads of one row, over positions 0 … batch->positions[row]. */
-struct attention {
-    const uint8_t *keys, *values; /* of one layer: [block][kv head][KV_BLOCK_TOKENS][head_size] */
-    enum kv_type type;
-    int n_heads, n_kv_heads, head_size;
-    float scale;    /* of scores */
-    const float *q; /* [n][n_heads * head_size] */
-    float *y;       /* the same shape */
-    const struct batch *batch;
 };
 
 struct kernels {
@@ -109,12 +98,6 @@ static inline float stripe_tree(float s[STRIPES])
 static inline float section_tree(const float s[K_SECTIONS])
 {
     return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-}
-
-/* Where the keys (or values) of a block and key-value head begin in a layer, in elements. */
-static inline size_t kv_offset(const struct attention *a, int32_t block, int kv_head)
-{
-    return ((size_t)block * a->n_kv_heads + kv_head) * KV_BLOCK_TOKENS * a->head_size;
 }
 
 #endif
