@@ -87,6 +87,8 @@ static inline void fill_weights(struct random *r, enum fill fill, enum dtype typ
             for (int b = 0; b < info->block_bytes; b++)
                 at[b] = fill_code(r, fill);
             fill_scale(r, fill, type == DTYPE_Q6_K ? at + 208 : at);
+            if (type == DTYPE_Q4_K) /* the scale of the minima */
+                fill_scale(r, fill, at + 2);
         }
     }
 }

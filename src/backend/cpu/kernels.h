@@ -29,10 +29,13 @@ enum {
 struct quant_group {
     int8_t codes[GROUP]; /* -127 … 127 */
     float scale;
-    int32_t sums[2]; /* of the codes of each half, for kernels that offset weights to unsigned */
+    float scaled_sum; /* f32(sum of the codes) * scale, for formats with a minimum */
+    int32_t less_sum;   /* minus the sum of the codes, and of the first half of them, */
+    int32_t less_first; /* for kernels that offset weights to unsigned */
 };
 
-/* y[t][r] = sum over k of W[r][k] x[t][k], for the rows r of some panels and all n tokens t. */
+/* y[t][r - first_row] = sum over k of W[r][k] x[t][k], for the rows r of some panels and all n tokens
+ * t; with `add`, the sum is added to what stands there: y + sum, one rounding. */
 struct matmul {
     const struct packed *w;
     const float *x;              /* [n][n_cols]; float formats read it */
@@ -40,6 +43,8 @@ struct matmul {
     float *y;                    /* [n][y_stride]; only columns of rows in range are written */
     size_t y_stride;
     int n;
+    int first_row;
+    bool add;
 };
 
 struct kernels {

@@ -53,11 +53,15 @@ static void quantising_is_off_by_half_a_step(void **state)
             assert_true(code >= -127);
             assert_true(fabs(found - x[i]) <= (d > 0 ? d * (0.5 + 0x1p-15) : 0x1p-121));
         }
-        for (int i = 0; i < N; i += 16) {
-            int sum = 0;
-            for (int j = 0; j < 16; j++)
-                sum += q[i / GROUP].codes[i % GROUP + j];
-            assert_int_equal(q[i / GROUP].sums[i / 16 % 2], sum);
+        for (int g = 0; g < N / GROUP; g++) {
+            int sum = 0, first = 0;
+            for (int j = 0; j < GROUP; j++) {
+                sum += q[g].codes[j];
+                first += j < GROUP / 2 ? q[g].codes[j] : 0;
+            }
+            assert_int_equal(q[g].less_sum, -sum);
+            assert_int_equal(q[g].less_first, -first);
+            assert_true(q[g].scaled_sum == (float)sum * q[g].scale);
         }
         free(q);
         free(x);
@@ -113,7 +117,8 @@ static void product_new(struct product *p, enum dtype type, enum fill fill, int 
     kernels_ref(&k);
     if (pack_is_quantised(p->w.format))
         k.quantise(p->q, p->x, (size_t)n * n_cols / GROUP);
-    struct matmul m = {&p->w, p->x, p->q, p->y, (size_t)n_rows, n};
+    struct matmul m = {
+        .w = &p->w, .x = p->x, .q = p->q, .y = p->y, .y_stride = (size_t)n_rows, .n = n};
     k.matmul[p->w.format](&m, 0, p->w.n_panels);
 }
 
@@ -130,7 +135,7 @@ static void check_product(const struct product *p)
 {
     int n_cols = p->w.n_cols;
     bool quantised = pack_is_quantised(p->w.format);
-    double roundings = n_cols / (quantised ? GROUP : 1) / K_SECTIONS + SUPER_BLOCK / GROUP + 8;
+    double roundings = n_cols / (quantised ? 16 : 1) / K_SECTIONS + SUPER_BLOCK / 16 + 8;
     float *w = malloc((size_t)n_cols * sizeof *w);
     for (int r = 0; r < p->w.n_rows; r++) {
         unpack_row(&p->w, r, w);
@@ -162,7 +167,7 @@ static void products_are_within_their_bounds(void **state)
 {
     (void)state;
     static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
-                                       DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
+                                       DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K};
     static const int widths[] = {256, 768, 2816};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         for (int fill = 0; fill < N_FILLS; fill++) {

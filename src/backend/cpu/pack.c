@@ -5,11 +5,13 @@
 #include "base/size.h"
 #include "tensor/float16.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
     Q8_0_BLOCK = 34,  /* f16 d, int8[32] */
     Q4_0_BLOCK = 18,  /* f16 d, 16 bytes: value i low nibble, value i + 16 high nibble of byte i */
+    Q4_K_BLOCK = 144, /* f16 d, f16 dmin, 12 bytes of 6-bit scales and mins, codes[128] */
     Q6_K_BLOCK = 210, /* low[128], high[64], int8 scales[16], f16 d */
 };
 
@@ -21,53 +23,55 @@ static bool format_of(enum dtype type, enum pack_format *format)
     case DTYPE_BF16: *format = PACK_BF16; return true;
     case DTYPE_Q8_0: *format = PACK_Q8_0; return true;
     case DTYPE_Q4_0: *format = PACK_Q4_0; return true;
+    case DTYPE_Q4_K: *format = PACK_Q4_K; return true;
     case DTYPE_Q6_K: *format = PACK_Q6_K; return true;
     default: return false;
     }
 }
 
-/* Bytes of the codes, scales and halves regions of one panel of n_cols columns. */
-static void region_bytes(enum pack_format format, uint64_t n_cols, uint64_t bytes[3])
+/* Bytes of one block of a panel; 0 for the float formats, which have none. */
+static size_t block_bytes(enum pack_format format)
 {
-    bytes[1] = bytes[2] = 0;
     switch (format) {
-    case PACK_F32: bytes[0] = n_cols * PANEL_ROWS * 4; return;
-    case PACK_F16:
-    case PACK_BF16: bytes[0] = n_cols * PANEL_ROWS * 2; return;
-    case PACK_Q8_0: bytes[0] = n_cols / GROUP * Q8_GROUP_BYTES; break;
-    case PACK_Q4_0: bytes[0] = n_cols / GROUP * Q4_GROUP_BYTES; break;
-    default:
-        bytes[0] = n_cols / GROUP * Q6_GROUP_BYTES;
-        bytes[1] = n_cols / SUPER_BLOCK * PANEL_ROWS * 2;
-        bytes[2] = n_cols / 16 * PANEL_ROWS;
-        return;
+    case PACK_Q8_0: return PAIR_CODES_AT + 2 * Q8_GROUP_BYTES;
+    case PACK_Q4_0: return PAIR_CODES_AT + 2 * Q4_GROUP_BYTES;
+    case PACK_Q4_K: return Q4_K_CODES_AT + 8 * Q4_GROUP_BYTES;
+    case PACK_Q6_K: return Q6_K_CODES_AT + 8 * Q6_GROUP_BYTES;
+    default: return 0;
     }
-    bytes[1] = n_cols / GROUP * PANEL_ROWS * 2;
 }
 
 bool pack_layout(enum dtype type, int n_rows, int n_cols, struct packed *p)
 {
-    uint64_t row_bytes, total, bytes[3];
+    uint64_t row_bytes, total;
     *p = (struct packed){.n_rows = n_rows, .n_cols = n_cols};
     if (!format_of(type, &p->format) || n_rows < 1 || n_cols < 1 ||
         !dtype_row_bytes(type, (uint64_t)n_cols, &row_bytes))
         return false;
-    region_bytes(p->format, (uint64_t)n_cols, bytes);
-    for (int i = 0; i < 3; i++)
-        bytes[i] = (bytes[i] + 63) & ~(uint64_t)63; /* < 2^38: n_cols is an int */
     p->n_panels = (n_rows - 1) / PANEL_ROWS + 1;
-    p->scales_at = bytes[0];
-    p->halves_at = bytes[0] + bytes[1];
-    p->panel_bytes = bytes[0] + bytes[1] + bytes[2];
+    p->block_bytes = block_bytes(p->format);
+    if (p->block_bytes > 0) /* products below 2^38: n_cols is an int */
+        p->panel_bytes = p->block_bytes * (size_t)packed_n_blocks(p);
+    else
+        p->panel_bytes = (row_bytes * PANEL_ROWS + 63) & ~(uint64_t)63;
     return size_mul(p->panel_bytes, (uint64_t)p->n_panels, &total) && total <= SIZE_MAX / 2;
+}
+
+/* Group g of a panel of pairs: its codes; *scale is where the scale of `lane` goes. */
+static uint8_t *pair_group(const struct packed *p, uint8_t *panel, int g, int lane, uint8_t **scale)
+{
+    size_t group_bytes = p->format == PACK_Q8_0 ? Q8_GROUP_BYTES : Q4_GROUP_BYTES;
+    uint8_t *block = panel + (size_t)(g / 2) * p->block_bytes;
+    *scale = block + 2 * ((g & 1) * PANEL_ROWS + lane);
+    return block + PAIR_CODES_AT + (g & 1) * group_bytes + 4 * lane;
 }
 
 /* Lane `lane` of a panel from one row in file order. */
 static void pack_q8_0(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
 {
     for (int g = 0; g < p->n_cols / GROUP; g++, row += Q8_0_BLOCK) {
-        uint8_t *codes = panel + (size_t)g * Q8_GROUP_BYTES + 4 * lane;
-        memcpy(panel + p->scales_at + 2 * ((size_t)g * PANEL_ROWS + lane), row, 2);
+        uint8_t *scale, *codes = pair_group(p, panel, g, lane, &scale);
+        memcpy(scale, row, 2);
         for (int step = 0; step < 8; step++)
             memcpy(codes + step * 64, row + 2 + 4 * step, 4);
     }
@@ -76,10 +80,55 @@ static void pack_q8_0(const struct packed *p, uint8_t *panel, int lane, const ui
 static void pack_q4_0(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
 {
     for (int g = 0; g < p->n_cols / GROUP; g++, row += Q4_0_BLOCK) {
-        uint8_t *codes = panel + (size_t)g * Q4_GROUP_BYTES + 4 * lane;
-        memcpy(panel + p->scales_at + 2 * ((size_t)g * PANEL_ROWS + lane), row, 2);
+        uint8_t *scale, *codes = pair_group(p, panel, g, lane, &scale);
+        memcpy(scale, row, 2);
         for (int step = 0; step < 4; step++) /* byte i already holds values i and i + 16 */
             memcpy(codes + step * 64, row + 2 + 4 * step, 4);
+    }
+}
+
+/* The 6-bit scale and min of group g (0 … 7) from the 12 bytes of a Q4_K block in file order: those
+ * of the first four groups are the low six bits of bytes g and g + 4; of the others, the low four
+ * bits are the nibbles of byte g + 4 and the high two the top bits of bytes g - 4 and g. */
+static void q4_k_scales(const uint8_t *bytes, int g, unsigned *scale, unsigned *min)
+{
+    if (g < 4) {
+        *scale = bytes[g] & 63;
+        *min = bytes[g + 4] & 63;
+    } else {
+        *scale = (bytes[g + 4] & 15) | (bytes[g - 4] >> 6) << 4;
+        *min = (bytes[g + 4] >> 4) | (bytes[g] >> 6) << 4;
+    }
+}
+
+/* In the file, 32 bytes hold groups g (low nibbles) and g + 1 (high); in a panel a byte holds
+ * values 16 apart of one group. */
+static void pack_q4_k_codes(uint8_t *codes, int lane, const uint8_t *block)
+{
+    for (int g = 0; g < 8; g++) {
+        const uint8_t *from = block + 16 + g / 2 * 32;
+        uint8_t *to = codes + g * Q4_GROUP_BYTES + 4 * lane;
+        int shift = g & 1 ? 4 : 0;
+        for (int i = 0; i < 16; i++)
+            to[i / 4 * 64 + i % 4] =
+                (uint8_t)((from[i] >> shift & 15) | (from[i + 16] >> shift & 15) << 4);
+    }
+}
+
+static void pack_q4_k(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
+{
+    for (int b = 0; b < p->n_cols / SUPER_BLOCK; b++, row += Q4_K_BLOCK) {
+        uint8_t *to = panel + (size_t)b * p->block_bytes;
+        memcpy(to + 2 * lane, row, 2);
+        memcpy(to + 2 * (PANEL_ROWS + lane), row + 2, 2);
+        for (int g = 0; g < 8; g++) {
+            unsigned scale, min;
+            q4_k_scales(row + 4, g, &scale, &min);
+            unsigned high = (scale >> 4 | min >> 4 << 2) << 4 * (g & 1);
+            to[Q4_K_LOW_AT + g * PANEL_ROWS + lane] = (uint8_t)((scale & 15) | (min & 15) << 4);
+            to[Q4_K_HIGH_AT + g / 2 * PANEL_ROWS + lane] |= (uint8_t)high;
+        }
+        pack_q4_k_codes(to + Q4_K_CODES_AT, lane, row);
     }
 }
 
@@ -108,13 +157,13 @@ static void pack_q6_k_group(uint8_t *group, int lane, const uint8_t *block, int 
 
 static void pack_q6_k(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
 {
-    uint8_t *halves = panel + p->halves_at + lane;
     for (int b = 0; b < p->n_cols / SUPER_BLOCK; b++, row += Q6_K_BLOCK) {
-        for (int g = 0; g < 8; g++)
-            pack_q6_k_group(panel + ((size_t)b * 8 + g) * Q6_GROUP_BYTES, lane, row, g * GROUP);
+        uint8_t *to = panel + (size_t)b * p->block_bytes;
+        memcpy(to + 2 * lane, row + 208, 2);
         for (int i = 0; i < 16; i++)
-            halves[((size_t)b * 16 + i) * PANEL_ROWS] = row[192 + i];
-        memcpy(panel + p->scales_at + 2 * ((size_t)b * PANEL_ROWS + lane), row + 208, 2);
+            to[Q6_K_SCALES_AT + i * PANEL_ROWS + lane] = row[192 + i];
+        for (int g = 0; g < 8; g++)
+            pack_q6_k_group(to + Q6_K_CODES_AT + g * Q6_GROUP_BYTES, lane, row, g * GROUP);
     }
 }
 
@@ -130,7 +179,8 @@ void pack_panels(const struct packed *p, const uint8_t *rows, size_t row_bytes, 
     typedef void (*pack_fn)(const struct packed *, uint8_t *, int, const uint8_t *);
     static const pack_fn pack_row[N_PACK_FORMATS] = {
         [PACK_F32] = pack_float, [PACK_F16] = pack_float, [PACK_BF16] = pack_float,
-        [PACK_Q8_0] = pack_q8_0, [PACK_Q4_0] = pack_q4_0, [PACK_Q6_K] = pack_q6_k,
+        [PACK_Q8_0] = pack_q8_0, [PACK_Q4_0] = pack_q4_0, [PACK_Q4_K] = pack_q4_k,
+        [PACK_Q6_K] = pack_q6_k,
     };
     for (int panel_i = begin; panel_i < end; panel_i++) {
         uint8_t *panel = p->data + (size_t)panel_i * p->panel_bytes;
@@ -164,28 +214,55 @@ static float float_at(const struct packed *p, const uint8_t *panel, size_t i)
     return f;
 }
 
+/* The nibble of value i (0 … 31) of a group of 4-bit codes. */
+static int nibble_at(const uint8_t *codes, int lane, int i)
+{
+    return codes[(i / 4 & 3) * 64 + 4 * lane + i % 4] >> (i / 4 & 4) & 15;
+}
+
+static float pair_value(const struct packed *p, const uint8_t *panel, int lane, int k)
+{
+    size_t group_bytes = p->format == PACK_Q8_0 ? Q8_GROUP_BYTES : Q4_GROUP_BYTES;
+    const uint8_t *block = panel + (size_t)(k / (2 * GROUP)) * p->block_bytes;
+    int g = k / GROUP & 1, i = k % GROUP;
+    const uint8_t *codes = block + PAIR_CODES_AT + g * group_bytes;
+    int value = p->format == PACK_Q8_0 ? (int8_t)codes[i / 4 * 64 + 4 * lane + i % 4]
+                                       : nibble_at(codes, lane, i) - 8;
+    return (float)value * scale_at(block, (size_t)(g * PANEL_ROWS + lane));
+}
+
+static float q4_k_value(const uint8_t *block, int lane, int k)
+{
+    int g = k / GROUP;
+    unsigned low = block[Q4_K_LOW_AT + g * PANEL_ROWS + lane];
+    unsigned high = block[Q4_K_HIGH_AT + g / 2 * PANEL_ROWS + lane] >> 4 * (g & 1);
+    unsigned scale = (low & 15) | (high & 3) << 4, min = low >> 4 | (high >> 2 & 3) << 4;
+    int code = nibble_at(block + Q4_K_CODES_AT + g * Q4_GROUP_BYTES, lane, k % GROUP);
+    float d = scale_at(block, (size_t)lane), dmin = scale_at(block, (size_t)(PANEL_ROWS + lane));
+    return fmaf((float)code, d * (float)scale, -(dmin * (float)min));
+}
+
+static float q6_k_value(const uint8_t *block, int lane, int k)
+{
+    const uint8_t *low = block + Q6_K_CODES_AT + (size_t)(k / GROUP) * Q6_GROUP_BYTES;
+    const uint8_t *high = low + Q4_GROUP_BYTES;
+    int step = k % GROUP / 4, byte = 4 * lane + k % 4;
+    int code = nibble_at(low, lane, k % GROUP);
+    code |= (high[(step & 1) * 64 + byte] >> (step & 6) & 3) << 4;
+    int scale = (int8_t)block[Q6_K_SCALES_AT + k / 16 * PANEL_ROWS + lane];
+    return (float)((code - 32) * scale) * scale_at(block, (size_t)lane);
+}
+
 static float value_at(const struct packed *p, const uint8_t *panel, int lane, int k)
 {
-    const uint8_t *scales = panel + p->scales_at;
-    size_t g = (size_t)(k / GROUP);
-    int step = k % GROUP / 4, byte = 4 * lane + k % 4;
-    if (p->format == PACK_Q8_0) {
-        int code = (int8_t)panel[g * Q8_GROUP_BYTES + step * 64 + byte];
-        return (float)code * scale_at(scales, g * PANEL_ROWS + lane);
+    const uint8_t *block = panel + (size_t)(k / pack_block(p->format)) * p->block_bytes;
+    switch (p->format) {
+    case PACK_Q8_0:
+    case PACK_Q4_0: return pair_value(p, panel, lane, k);
+    case PACK_Q4_K: return q4_k_value(block, lane, k % SUPER_BLOCK);
+    case PACK_Q6_K: return q6_k_value(block, lane, k % SUPER_BLOCK);
+    default: return float_at(p, panel, (size_t)k * PANEL_ROWS + lane);
     }
-    if (p->format == PACK_Q4_0) {
-        int code = panel[g * Q4_GROUP_BYTES + (step & 3) * 64 + byte] >> (step & 4) & 15;
-        return (float)(code - 8) * scale_at(scales, g * PANEL_ROWS + lane);
-    }
-    if (p->format == PACK_Q6_K) {
-        const uint8_t *low = panel + g * Q6_GROUP_BYTES, *high = low + Q4_GROUP_BYTES;
-        int code = low[(step & 3) * 64 + byte] >> (step & 4) & 15;
-        code |= (high[(step & 1) * 64 + byte] >> (step & 6) & 3) << 4;
-        int half = (int8_t)panel[p->halves_at + (size_t)(k / 16) * PANEL_ROWS + lane];
-        size_t block = (size_t)(k / SUPER_BLOCK);
-        return (float)((code - 32) * half) * scale_at(scales, block * PANEL_ROWS + lane);
-    }
-    return float_at(p, panel, (size_t)k * PANEL_ROWS + lane);
 }
 
 void unpack_row(const struct packed *p, int row, float *y)

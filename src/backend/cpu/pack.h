@@ -2,21 +2,29 @@
  * SIMD lane. Codes and scales are the file's own, only moved, so a panel holds exactly the values
  * of the file, at the same number of bits.
  *
- * A panel is up to three regions, each starting on 64 bytes, the same for every panel of a matrix:
+ * A panel is its blocks of k one after the other, each starting on 64 bytes, scales before codes:
+ * a kernel reads a panel as one stream from end to end, which is what the processor's prefetcher
+ * follows best (two streams, codes and scales apart, were measured at half the bandwidth).
  *
- *   Q8_0   codes   [k/32 groups][8 steps][16 rows][4 bytes]   step s: values 4s … 4s+3 of the group
- *          scales  [k/32][16] f16
- *   Q4_0   codes   [k/32][4][16][4]    low nibble: step s, high nibble: step s+4; value = code - 8
- *          scales  [k/32][16] f16
- *   Q6_K   codes   [k/32][384]: low    [4][16][4] four low bits, nibbles as Q4_0
- *                               high   [2][16][4] two high bits: bits 2j, 2j+1 of byte h are of
- *                                      step h + 2j; value = (low | high << 4) - 32
- *          scales  [k/256][16] f16
- *          halves  [k/16][16] int8     the scale of each 16 values
- *   F32, F16, BF16                     [k][16] in the file's type; no scales
+ *   Q8_0   64 values    scales  [2 groups][16 rows] f16
+ *                       codes   [2][8 steps][16][4 bytes]     step s: values 4s … 4s+3 of the group
+ *   Q4_0   64 values    scales  [2][16] f16
+ *                       codes   [2][4][16][4]   low nibble: step s, high: step s+4; value = code -
+ * 8 Q4_K   256 values   d, dmin [2][16] f16 low     [8 groups][16]  low nibble: scale & 15, high
+ * nibble: min & 15 high    [4][16]         group g: nibble g & 1 of byte g / 2; its bits 0, 1:
+ *                                               scale >> 4, bits 2, 3: min >> 4
+ *                       codes   [8][4][16][4]   nibbles as Q4_0; value = d scale code - dmin min
+ *   Q6_K   256 values   d       [16] f16, 32 bytes of zeros
+ *                       scales  [16][16] int8   of each 16 values
+ *                       codes   [8][384]: low   [4][16][4]  four low bits, nibbles as Q4_0
+ *                                         high  [2][16][4]  two high bits: bits 2j, 2j+1 of byte h
+ *                                                           are of step h + 2j
+ *                                               value = d scale ((low | high << 4) - 32)
+ *   F32, F16, BF16      [k][16] in the file's type
  *
  * Four consecutive values of a row stand side by side because the int8 dot-product instructions add
- * four products into each 32-bit lane. Rows beyond n_rows in the last panel are zeros. */
+ * four products into each 32-bit lane. Rows beyond n_rows in the last panel are zeros, and so is
+ * the second group of the last block where Q8_0 or Q4_0 have an odd number of groups. */
 #ifndef SHOAL_BACKEND_CPU_PACK_H
 #define SHOAL_BACKEND_CPU_PACK_H
 
@@ -28,25 +36,41 @@
 
 enum {
     PANEL_ROWS = 16,
-    GROUP = 32,        /* values under one activation scale; Q8_0 and Q4_0: and one weight scale */
-    SUPER_BLOCK = 256, /* values under one Q6_K scale */
+    GROUP = 32,        /* values under one activation scale */
+    SUPER_BLOCK = 256, /* values of a block of Q4_K and Q6_K */
     K_SECTIONS = 8,
 
     /* Bytes of the codes of one group of a panel. */
     Q8_GROUP_BYTES = GROUP * PANEL_ROWS,
     Q4_GROUP_BYTES = Q8_GROUP_BYTES / 2,
     Q6_GROUP_BYTES = Q4_GROUP_BYTES + Q4_GROUP_BYTES / 2,
+
+    /* Where things are in a block of a panel. */
+    PAIR_CODES_AT = 2 * PANEL_ROWS * 2, /* Q8_0, Q4_0 */
+    Q4_K_LOW_AT = 2 * PANEL_ROWS * 2,
+    Q4_K_HIGH_AT = Q4_K_LOW_AT + 8 * PANEL_ROWS,
+    Q4_K_CODES_AT = Q4_K_HIGH_AT + 4 * PANEL_ROWS,
+    Q6_K_SCALES_AT = 64,
+    Q6_K_CODES_AT = Q6_K_SCALES_AT + 16 * PANEL_ROWS,
 };
 
-enum pack_format { PACK_F32, PACK_F16, PACK_BF16, PACK_Q8_0, PACK_Q4_0, PACK_Q6_K, N_PACK_FORMATS };
+enum pack_format {
+    PACK_F32,
+    PACK_F16,
+    PACK_BF16,
+    PACK_Q8_0,
+    PACK_Q4_0,
+    PACK_Q4_K,
+    PACK_Q6_K,
+    N_PACK_FORMATS
+};
 
 struct packed {
     enum pack_format format;
     int n_rows, n_cols;
     int n_panels;
+    size_t block_bytes; /* quantised formats: of one block of a panel, a multiple of 64 */
     size_t panel_bytes; /* a multiple of 64 */
-    size_t scales_at;   /* offset of the scales region in a panel */
-    size_t halves_at;   /* Q6_K: of the halves region */
     uint8_t *data;      /* 64-byte aligned, n_panels * panel_bytes */
 };
 
@@ -73,22 +97,21 @@ static inline const uint8_t *packed_panel(const struct packed *p, int panel_i)
 }
 
 /* k is cut into K_SECTIONS at block boundaries: section s is blocks [section_begin(n, s),
- * section_begin(n, s + 1)) of n. Blocks are SUPER_BLOCK values of Q6_K and 32 values of every other
- * format; the last block of a float format may be shorter. */
+ * section_begin(n, s + 1)) of n. */
 static inline int section_begin(int n_blocks, int section)
 {
     return (int)((int64_t)n_blocks * section / K_SECTIONS);
 }
 
-static inline int packed_block(const struct packed *p)
+/* Values of a block; the last one of Q8_0 and Q4_0 may be half, that of a float format any part. */
+static inline int pack_block(enum pack_format format)
 {
-    return p->format == PACK_Q6_K ? SUPER_BLOCK : GROUP;
+    return format >= PACK_Q4_K ? SUPER_BLOCK : format >= PACK_Q8_0 ? 2 * GROUP : GROUP;
 }
 
 static inline int packed_n_blocks(const struct packed *p)
 {
-    int block = packed_block(p);
-    return (p->n_cols - 1) / block + 1; /* n_cols >= 1 */
+    return (p->n_cols - 1) / pack_block(p->format) + 1; /* n_cols >= 1 */
 }
 
 #endif

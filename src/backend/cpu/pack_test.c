@@ -20,6 +20,24 @@ static float half_at(const uint8_t *at)
     return f16_to_f32(h);
 }
 
+/* Four pairs of groups; 32 bytes hold the low nibbles of the first and the high ones of the second.
+ * The eight 6-bit scales and minima share 12 bytes: 4 + 4 whole with the upper bits of the last
+ * four on top, and the lower bits of these. */
+static float decode_q4_k(const uint8_t *block, size_t j)
+{
+    const uint8_t *bytes = block + 4;
+    size_t g = j / 32;
+    int byte = block[16 + g / 2 * 32 + j % 32], code = g % 2 ? byte >> 4 : byte & 15;
+    int scale = bytes[g % 4], min = bytes[4 + g % 4];
+    if (g >= 4) {
+        scale = (bytes[8 + g - 4] & 15) + (scale >> 6) * 16;
+        min = (bytes[8 + g - 4] >> 4) + (min >> 6) * 16;
+    }
+    double value =
+        (double)half_at(block) * (scale & 63) * code - (double)half_at(block + 2) * (min & 63);
+    return (float)value;
+}
+
 /* Element i of a row, decoded block by block as the format's description says. */
 static float decode(enum dtype type, const uint8_t *row, size_t i)
 {
@@ -36,6 +54,7 @@ static float decode(enum dtype type, const uint8_t *row, size_t i)
     case DTYPE_Q4_0:
         f = (float)((j < 16 ? block[2 + j] & 15 : block[2 + j - 16] >> 4) - 8);
         return f * half_at(block);
+    case DTYPE_Q4_K: return decode_q4_k(block, j);
     default: break;
     }
     /* Q6_K: halves of 128; the four quarters of a half share 32 high bytes. */
@@ -58,7 +77,7 @@ static void check(enum dtype type, int n_rows, int n_cols, enum fill fill)
     uint64_t row_bytes;
     assert_true(pack_layout(type, n_rows, n_cols, &p));
     assert_true(dtype_row_bytes(type, (uint64_t)n_cols, &row_bytes));
-    assert_int_equal(p.panel_bytes % 64 | p.scales_at % 64 | p.halves_at % 64, 0);
+    assert_int_equal(p.panel_bytes % 64 | p.block_bytes % 64, 0);
     uint8_t *file = malloc(n_rows * row_bytes + 1); /* + 1: rows at odd addresses */
     fill_weights(&random, fill, type, (size_t)n_rows * n_cols, file + 1);
     size_t bytes = p.panel_bytes * (size_t)p.n_panels;
@@ -79,8 +98,8 @@ static void check(enum dtype type, int n_rows, int n_cols, enum fill fill)
     free(file);
 }
 
-static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
-                                   DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
+static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0,
+                                   DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K};
 
 static void every_value_comes_back(void **state)
 {
@@ -108,9 +127,11 @@ static void rows_of_padding_are_zero(void **state)
     pack_panels(&p, file, 34, 0, 1);
     for (size_t i = 0; i < Q8_GROUP_BYTES; i++)
         if (i % 64 >= 4)
-            assert_int_equal(p.data[i], 0);
+            assert_int_equal(p.data[PAIR_CODES_AT + i], 0);
     for (size_t i = 2; i < 2 * PANEL_ROWS; i++)
-        assert_int_equal(p.data[p.scales_at + i], 0);
+        assert_int_equal(p.data[i], 0);
+    for (size_t i = PAIR_CODES_AT + Q8_GROUP_BYTES; i < p.panel_bytes; i++) /* no second group */
+        assert_int_equal(p.data[i], 0);
     cpu_free(p.data, p.panel_bytes);
 }
 
@@ -120,7 +141,8 @@ static void what_cannot_be_packed_is_refused(void **state)
     struct packed p;
     assert_false(pack_layout(DTYPE_Q8_0, 4, 33, &p));
     assert_false(pack_layout(DTYPE_Q6_K, 4, 128, &p));
-    assert_false(pack_layout(DTYPE_Q4_K, 4, 256, &p));
+    assert_false(pack_layout(DTYPE_Q4_K, 4, 128, &p));
+    assert_false(pack_layout(DTYPE_Q5_K, 4, 256, &p));
     assert_false(pack_layout(DTYPE_F32, 0, 4, &p));
     assert_false(pack_layout(DTYPE_F32, 4, 0, &p));
     assert_true(pack_layout(DTYPE_F32, 4, 33, &p));
@@ -135,7 +157,9 @@ static void packing_does_not_grow(void **state)
         uint64_t row_bytes;
         assert_true(pack_layout(types[t], 4096, 4096, &p));
         assert_true(dtype_row_bytes(types[t], 4096, &row_bytes));
-        assert_int_equal(p.panel_bytes * (size_t)p.n_panels, row_bytes * 4096);
+        /* 32 bytes of zeros for 3360 of Q6_K */
+        size_t padding = types[t] == DTYPE_Q6_K ? 4096 / SUPER_BLOCK * 32 * (size_t)p.n_panels : 0;
+        assert_int_equal(p.panel_bytes * (size_t)p.n_panels, row_bytes * 4096 + padding);
     }
 }
 

@@ -16,63 +16,93 @@ struct dot {
     const struct quant_group *q; /* or codes */
 };
 
-static float weight_scale(const struct dot *d, size_t block)
+static float half_at(const uint8_t *halves, int i)
 {
     struct f16 h;
-    memcpy(&h, d->panel + d->w->scales_at + 2 * (block * PANEL_ROWS + d->lane), 2);
+    memcpy(&h, halves + 2 * i, 2);
     return f16_to_f32(h);
+}
+
+/* Sum of (code - offset) * x over values [begin, end) of a group of 4-bit codes. `high` NULL, or
+ * two more bits for each. */
+static int32_t nibble_sum(const struct dot *d, const uint8_t *low, const uint8_t *high, int begin,
+                          int end, int offset, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (int i = begin; i < end; i++) {
+        int step = i / 4, byte = 4 * d->lane + i % 4;
+        int code = low[(step & 3) * 64 + byte] >> (step & 4) & 15;
+        if (high != NULL)
+            code |= (high[(step & 1) * 64 + byte] >> (step & 6) & 3) << 4;
+        sum += (code - offset) * x[i];
+    }
+    return sum;
 }
 
 /* acc + block `b` of a row, for each format. */
 typedef float (*block_fn)(const struct dot *d, int b, float acc);
 
+/* How many of the two groups of a block there are. */
+static int groups_of_pair(const struct dot *d, int b)
+{
+    return (b + 1) * 2 * GROUP <= d->w->n_cols ? 2 : 1;
+}
+
 static float q8_0_block(const struct dot *d, int b, float acc)
 {
-    const uint8_t *w = d->panel + (size_t)b * Q8_GROUP_BYTES + 4 * d->lane;
-    const int8_t *x = d->q[b].codes;
-    int32_t sum = 0;
-    for (int i = 0; i < GROUP; i++)
-        sum += (int8_t)w[i / 4 * 64 + i % 4] * x[i];
-    return fmaf((float)sum, weight_scale(d, (size_t)b) * d->q[b].scale, acc);
+    const uint8_t *block = d->panel + (size_t)b * d->w->block_bytes;
+    for (int g = 0; g < groups_of_pair(d, b); g++) {
+        const struct quant_group *x = &d->q[2 * b + g];
+        const uint8_t *codes = block + PAIR_CODES_AT + g * Q8_GROUP_BYTES + 4 * d->lane;
+        int32_t sum = 0;
+        for (int i = 0; i < GROUP; i++)
+            sum += (int8_t)codes[i / 4 * 64 + i % 4] * x->codes[i];
+        acc = fmaf((float)sum, half_at(block, g * PANEL_ROWS + d->lane) * x->scale, acc);
+    }
+    return acc;
 }
 
 static float q4_0_block(const struct dot *d, int b, float acc)
 {
-    const uint8_t *w = d->panel + (size_t)b * Q4_GROUP_BYTES + 4 * d->lane;
-    const int8_t *x = d->q[b].codes;
-    int32_t sum = 0;
-    for (int i = 0; i < 16; i++) {
-        int pair = w[i / 4 * 64 + i % 4];
-        sum += ((pair & 15) - 8) * x[i] + ((pair >> 4) - 8) * x[i + 16];
+    const uint8_t *block = d->panel + (size_t)b * d->w->block_bytes;
+    for (int g = 0; g < groups_of_pair(d, b); g++) {
+        const struct quant_group *x = &d->q[2 * b + g];
+        const uint8_t *codes = block + PAIR_CODES_AT + g * Q4_GROUP_BYTES;
+        int32_t sum = nibble_sum(d, codes, NULL, 0, GROUP, 8, x->codes);
+        acc = fmaf((float)sum, half_at(block, g * PANEL_ROWS + d->lane) * x->scale, acc);
     }
-    return fmaf((float)sum, weight_scale(d, (size_t)b) * d->q[b].scale, acc);
+    return acc;
 }
 
-/* Values 16 half … 16 half + 15 of group g, without the half's own scale. */
-static int32_t q6_k_half(const struct dot *d, size_t g, int half)
+static float q4_k_block(const struct dot *d, int b, float acc)
 {
-    const uint8_t *low = d->panel + g * Q6_GROUP_BYTES + 4 * d->lane;
-    const uint8_t *high = low + Q4_GROUP_BYTES;
-    const int8_t *x = d->q[g].codes + 16 * half;
-    int32_t sum = 0;
-    for (int i = 0; i < 16; i++) {
-        int step = 4 * half + i / 4, byte = i % 4;
-        int code = low[(step & 3) * 64 + byte] >> (step & 4) & 15;
-        code |= (high[(step & 1) * 64 + byte] >> (step & 6) & 3) << 4;
-        sum += (code - 32) * x[i];
+    const uint8_t *block = d->panel + (size_t)b * d->w->block_bytes;
+    const uint8_t *low = block + Q4_K_LOW_AT + d->lane, *high = block + Q4_K_HIGH_AT + d->lane;
+    float block_scale = half_at(block, d->lane), block_min = half_at(block, PANEL_ROWS + d->lane);
+    for (int g = 0; g < 8; g++) {
+        const struct quant_group *x = &d->q[8 * b + g];
+        int bits = high[g / 2 * PANEL_ROWS] >> 4 * (g & 1);
+        float scale = block_scale * (float)((low[g * PANEL_ROWS] & 15) | (bits & 3) << 4);
+        float min = block_min * (float)((low[g * PANEL_ROWS] >> 4) | (bits >> 2 & 3) << 4);
+        int32_t sum =
+            nibble_sum(d, block + Q4_K_CODES_AT + g * Q4_GROUP_BYTES, NULL, 0, GROUP, 0, x->codes);
+        acc = fmaf((float)sum, scale * x->scale, acc);
+        acc = fmaf(-min, x->scaled_sum, acc);
     }
-    return sum;
+    return acc;
 }
 
 static float q6_k_block(const struct dot *d, int b, float acc)
 {
-    const uint8_t *halves = d->panel + d->w->halves_at + d->lane;
-    float block_scale = weight_scale(d, (size_t)b);
-    for (size_t g = (size_t)b * 8; g < (size_t)b * 8 + 8; g++) {
-        int32_t sum = 0;
-        for (int half = 0; half < 2; half++)
-            sum += (int8_t)halves[(2 * g + half) * PANEL_ROWS] * q6_k_half(d, g, half);
-        acc = fmaf((float)sum, block_scale * d->q[g].scale, acc);
+    const uint8_t *block = d->panel + (size_t)b * d->w->block_bytes;
+    float block_scale = half_at(block, d->lane);
+    for (int half = 0; half < 16; half++) {
+        const struct quant_group *x = &d->q[8 * b + half / 2];
+        const uint8_t *codes = block + Q6_K_CODES_AT + half / 2 * Q6_GROUP_BYTES;
+        int begin = half % 2 * 16;
+        int32_t sum = nibble_sum(d, codes, codes + Q4_GROUP_BYTES, begin, begin + 16, 32, x->codes);
+        int scale = (int8_t)block[Q6_K_SCALES_AT + half * PANEL_ROWS + d->lane];
+        acc = fmaf((float)sum, (block_scale * (float)scale) * x->scale, acc);
     }
     return acc;
 }
@@ -124,7 +154,9 @@ static void matmul(const struct matmul *m, int panel_begin, int panel_end, block
                 d.q = m->q + (size_t)t * (w->n_cols / GROUP);
             else
                 d.x = m->x + (size_t)t * w->n_cols;
-            m->y[t * m->y_stride + row] = dot_product(&d, block);
+            float *y = &m->y[t * m->y_stride + (row - m->first_row)];
+            float sum = dot_product(&d, block);
+            *y = m->add ? *y + sum : sum;
         }
     }
 }
@@ -142,6 +174,11 @@ void matmul_q8_0_ref(const struct matmul *m, int panel_begin, int panel_end)
 void matmul_q4_0_ref(const struct matmul *m, int panel_begin, int panel_end)
 {
     matmul(m, panel_begin, panel_end, q4_0_block);
+}
+
+void matmul_q4_k_ref(const struct matmul *m, int panel_begin, int panel_end)
+{
+    matmul(m, panel_begin, panel_end, q4_k_block);
 }
 
 void matmul_q6_k_ref(const struct matmul *m, int panel_begin, int panel_end)

@@ -33,11 +33,14 @@ static void quantise_group(struct quant_group *q, const float *x)
     bool finite = bits < F32_INFINITY_BITS;
     bool usable = finite && f32_bits(inverse) < F32_INFINITY_BITS;
     q->scale = usable ? amax / 127.0f : finite ? 0.0f : f32_from_bits(F32_NAN_BITS);
-    q->sums[0] = q->sums[1] = 0;
+    q->less_sum = q->less_first = 0;
     for (int i = 0; i < GROUP; i++) {
         q->codes[i] = usable ? (int8_t)round_to_int(x[i] * inverse) : 0;
-        q->sums[i / 16] += q->codes[i];
+        q->less_sum -= q->codes[i];
+        if (i < GROUP / 2)
+            q->less_first -= q->codes[i];
     }
+    q->scaled_sum = (float)-q->less_sum * q->scale;
 }
 
 void quantise_ref(struct quant_group *q, const float *x, size_t n_groups)

@@ -11,6 +11,7 @@ void kernels_ref(struct kernels *k)
                    [PACK_BF16] = matmul_float_ref,
                    [PACK_Q8_0] = matmul_q8_0_ref,
                    [PACK_Q4_0] = matmul_q4_0_ref,
+                   [PACK_Q4_K] = matmul_q4_k_ref,
                    [PACK_Q6_K] = matmul_q6_k_ref},
         .rms_norm = rms_norm_ref,
         .silu_mul = silu_mul_ref,

@@ -13,6 +13,7 @@ void quantise_ref(struct quant_group *q, const float *x, size_t n_groups);
 void matmul_float_ref(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q8_0_ref(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q4_0_ref(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q4_k_ref(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q6_k_ref(const struct matmul *m, int panel_begin, int panel_end);
 void rms_norm_ref(float *y, const float *x, const float *gain, float eps, int n_cols);
 void silu_mul_ref(float *y, const float *gate, const float *up, size_t n);

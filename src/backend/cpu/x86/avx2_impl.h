@@ -44,6 +44,16 @@ FORCE_INLINE __m256 section_tree_avx2(const __m256 *s, size_t stride)
     return _mm256_add_ps(a, b);
 }
 
+/* Sums of the 8 rows from `row`, one token, as struct matmul asks. */
+FORCE_INLINE void store_rows_avx2(const struct matmul *m, int row, int t, __m256 sum)
+{
+    float *y = m->y + (size_t)t * m->y_stride + row - m->first_row;
+    __m256i rows = first_lanes_avx2(m->w->n_rows - row);
+    if (m->add)
+        sum = _mm256_add_ps(_mm256_maskload_ps(y, rows), sum);
+    _mm256_maskstore_ps(y, rows, sum);
+}
+
 FORCE_INLINE __m256 pow2_avx2(__m256i n)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));

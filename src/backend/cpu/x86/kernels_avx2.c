@@ -9,6 +9,7 @@ void kernels_avx2(struct kernels *k)
     k->matmul[PACK_BF16] = matmul_bf16_avx2;
     k->matmul[PACK_Q8_0] = matmul_q8_0_avx2;
     k->matmul[PACK_Q4_0] = matmul_q4_0_avx2;
+    k->matmul[PACK_Q4_K] = matmul_q4_k_avx2;
     k->matmul[PACK_Q6_K] = matmul_q6_k_avx2;
     k->rms_norm = rms_norm_avx2;
     k->silu_mul = silu_mul_avx2;

@@ -3,7 +3,7 @@
  * ref's:
  *
  *   Q8_0   |w| * (x with the sign of w): |w| <= 128, |x| <= 127: two products <= 32512
- *   Q4_0   codes 0 … 15: two products <= 3810, so the 16-bit sums of all 8 steps (30480) fit
+ *   4 bit  codes 0 … 15: two products <= 3810, so the 16-bit sums of all 8 steps (30480) fit
  *   Q6_K   codes 0 … 63: two products <= 16002, so two steps (32004) fit
  *
  * The offset of the unsigned codes (8, 32) is taken off through the sums of the activations. (The
@@ -17,8 +17,8 @@ enum { TILE = 4, HALF_ROWS = 8 };
 /* One group of 8 rows: signed codes of Q8_0, unsigned of the others. */
 struct group {
     __m256i code[8];
-    __m256i half[2]; /* Q6_K: scales of the two halves */
-    __m256 scale;
+    __m256 scale[2]; /* of each half; [1] only Q6_K */
+    __m256 min;      /* Q4_K */
 };
 
 FORCE_INLINE __m256i load(const uint8_t *at)
@@ -26,11 +26,9 @@ FORCE_INLINE __m256i load(const uint8_t *at)
     return _mm256_load_si256((const __m256i *)at);
 }
 
-FORCE_INLINE void decode_q8_0(struct group *r, const uint8_t *codes)
+FORCE_INLINE __m256 halves_at(const uint8_t *at)
 {
-    UNROLL
-    for (int step = 0; step < 8; step++)
-        r->code[step] = load(codes + 64 * step);
+    return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)at));
 }
 
 FORCE_INLINE void decode_nibbles(struct group *r, const uint8_t *codes)
@@ -44,9 +42,47 @@ FORCE_INLINE void decode_nibbles(struct group *r, const uint8_t *codes)
     }
 }
 
-FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *codes, const uint8_t *halves)
+/* Codes and scales of the 8 rows from `first`; `pair` is 0 or 1: which group of the block. */
+FORCE_INLINE void decode_pair(struct group *r, const uint8_t *block, int first, int pair,
+                              const enum pack_format format)
+{
+    r->scale[0] = halves_at(block + 2 * (pair * PANEL_ROWS + first));
+    if (format == PACK_Q4_0) {
+        decode_nibbles(r, block + PAIR_CODES_AT + pair * Q4_GROUP_BYTES + 4 * first);
+        return;
+    }
+    UNROLL
+    for (int step = 0; step < 8; step++)
+        r->code[step] = load(block + PAIR_CODES_AT + pair * Q8_GROUP_BYTES + 64 * step + 4 * first);
+}
+
+/* Bytes 0 … 63 to floats. */
+FORCE_INLINE __m256 small_floats(__m128i bytes)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+}
+
+FORCE_INLINE void decode_q4_k(struct group *r, const uint8_t *block, int first, int g)
+{
+    const __m128i four = _mm_set1_epi8(15), two = _mm_set1_epi8(0x30);
+    const uint8_t *at = block + Q4_K_HIGH_AT + g / 2 * PANEL_ROWS + first;
+    __m128i low = _mm_loadl_epi64((const __m128i *)(block + Q4_K_LOW_AT + g * PANEL_ROWS + first));
+    __m128i high = _mm_loadl_epi64((const __m128i *)at);
+    __m128i nibble = g & 1 ? _mm_srli_epi16(high, 4) : high;
+    __m128i scale =
+        _mm_or_si128(_mm_and_si128(low, four), _mm_and_si128(_mm_slli_epi16(nibble, 4), two));
+    __m128i min = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(low, 4), four),
+                               _mm_and_si128(_mm_slli_epi16(nibble, 2), two));
+    decode_nibbles(r, block + Q4_K_CODES_AT + g * Q4_GROUP_BYTES + 4 * first);
+    r->scale[0] = _mm256_mul_ps(halves_at(block + 2 * first), small_floats(scale));
+    r->min = _mm256_mul_ps(halves_at(block + 2 * (PANEL_ROWS + first)), small_floats(min));
+}
+
+FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *block, int first, int g)
 {
     const __m256i two_bits = _mm256_set1_epi8(0x30);
+    const uint8_t *codes = block + Q6_K_CODES_AT + g * Q6_GROUP_BYTES + 4 * first;
+    const uint8_t *scales = block + Q6_K_SCALES_AT + g * 2 * PANEL_ROWS + first;
     decode_nibbles(r, codes);
     UNROLL
     for (int h = 0; h < 2; h++) {
@@ -57,25 +93,25 @@ FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *codes, const uint8
         for (int j = 0; j < 4; j++)
             r->code[h + 2 * j] =
                 _mm256_or_si256(r->code[h + 2 * j], _mm256_and_si256(bits[j], two_bits));
-        r->half[h] =
-            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(halves + PANEL_ROWS * h)));
+        __m128i bytes = _mm_loadl_epi64((const __m128i *)(scales + h * PANEL_ROWS));
+        r->scale[h] = _mm256_mul_ps(halves_at(block + 2 * first),
+                                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
     }
 }
 
-/* Rows [first, first + 8) of a panel, group g. */
+/* Rows [first, first + 8) of a panel, group g; `format` is a constant. */
 FORCE_INLINE void decode(struct group *r, const struct packed *w, const uint8_t *panel, int first,
                          size_t g, const enum pack_format format)
 {
-    size_t block = format == PACK_Q6_K ? g / (SUPER_BLOCK / GROUP) : g;
-    const uint8_t *scale = panel + w->scales_at + (block * PANEL_ROWS + first) * 2;
-    r->scale = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)scale));
-    if (format == PACK_Q8_0)
-        decode_q8_0(r, panel + g * Q8_GROUP_BYTES + 4 * first);
-    else if (format == PACK_Q4_0)
-        decode_nibbles(r, panel + g * Q4_GROUP_BYTES + 4 * first);
+    const size_t per_block = (size_t)pack_block(format) / GROUP;
+    const uint8_t *block = panel + g / per_block * w->block_bytes;
+    int i = (int)(g % per_block);
+    if (format == PACK_Q4_K)
+        decode_q4_k(r, block, first, i);
+    else if (format == PACK_Q6_K)
+        decode_q6_k(r, block, first, i);
     else
-        decode_q6_k(r, panel + g * Q6_GROUP_BYTES + 4 * first,
-                    panel + w->halves_at + g * 2 * PANEL_ROWS + first);
+        decode_pair(r, block, first, i, format);
 }
 
 FORCE_INLINE __m256i broadcast4(const int8_t *x)
@@ -103,39 +139,56 @@ FORCE_INLINE __m256i dot_q8_0(const struct group *r, const int8_t *x)
     return sum;
 }
 
-FORCE_INLINE __m256i dot_q4_0(const struct group *r, const int8_t *x, const int32_t *sums)
+/* Codes 0 … 15, without their offset. */
+FORCE_INLINE __m256i dot_nibbles(const struct group *r, const int8_t *x)
 {
     __m256i pairs = _mm256_setzero_si256();
     UNROLL
     for (int step = 0; step < 8; step++)
         pairs =
             _mm256_add_epi16(pairs, _mm256_maddubs_epi16(r->code[step], broadcast4(x + 4 * step)));
-    return _mm256_sub_epi32(widen(pairs), _mm256_set1_epi32(8 * (sums[0] + sums[1])));
+    return widen(pairs);
 }
 
-FORCE_INLINE __m256i dot_q6_k(const struct group *r, const int8_t *x, const int32_t *sums)
+/* The half that begins at step `begin`; `less_sum`: minus the sum of its activations. */
+FORCE_INLINE __m256i dot_q6_k(const struct group *r, int begin, const int8_t *x, int32_t less_sum)
 {
-    __m256i total = _mm256_setzero_si256();
+    __m256i sum = _mm256_set1_epi32(32 * less_sum);
     UNROLL
-    for (int h = 0; h < 2; h++) {
-        __m256i sum = _mm256_set1_epi32(-32 * sums[h]);
-        UNROLL
-        for (int step = 4 * h; step < 4 * h + 4; step += 2) {
-            __m256i a = _mm256_maddubs_epi16(r->code[step], broadcast4(x + 4 * step));
-            __m256i b = _mm256_maddubs_epi16(r->code[step + 1], broadcast4(x + 4 * step + 4));
-            sum = _mm256_add_epi32(sum, widen(_mm256_add_epi16(a, b)));
-        }
-        total = _mm256_add_epi32(total, _mm256_mullo_epi32(sum, r->half[h]));
+    for (int step = begin; step < begin + 4; step += 2) {
+        __m256i a = _mm256_maddubs_epi16(r->code[step], broadcast4(x + 4 * step));
+        __m256i b = _mm256_maddubs_epi16(r->code[step + 1], broadcast4(x + 4 * step + 4));
+        sum = _mm256_add_epi32(sum, widen(_mm256_add_epi16(a, b)));
     }
-    return total;
+    return sum;
 }
 
-FORCE_INLINE __m256i dot_group(const struct group *r, const int8_t *x, const int32_t *sums,
-                               const enum pack_format format)
+FORCE_INLINE __m256 scaled(__m256i sum, __m256 scale, __m256 x_scale, __m256 acc)
 {
-    if (format == PACK_Q8_0)
-        return dot_q8_0(r, x);
-    return format == PACK_Q4_0 ? dot_q4_0(r, x, sums) : dot_q6_k(r, x, sums);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, x_scale), acc);
+}
+
+/* acc + one group. */
+FORCE_INLINE __m256 add_group(__m256 acc, const struct group *r, const struct quant_group *x,
+                              const enum pack_format format)
+{
+    __m256 x_scale = _mm256_set1_ps(x->scale);
+    switch (format) {
+    case PACK_Q8_0: return scaled(dot_q8_0(r, x->codes), r->scale[0], x_scale, acc);
+    case PACK_Q4_0: {
+        __m256i sum =
+            _mm256_add_epi32(dot_nibbles(r, x->codes), _mm256_set1_epi32(8 * x->less_sum));
+        return scaled(sum, r->scale[0], x_scale, acc);
+    }
+    case PACK_Q4_K:
+        acc = scaled(dot_nibbles(r, x->codes), r->scale[0], x_scale, acc);
+        return _mm256_fnmadd_ps(r->min, _mm256_set1_ps(x->scaled_sum), acc);
+    default: {
+        __m256i a = dot_q6_k(r, 0, x->codes, x->less_first);
+        __m256i b = dot_q6_k(r, 4, x->codes, x->less_sum - x->less_first);
+        return scaled(b, r->scale[1], x_scale, scaled(a, r->scale[0], x_scale, acc));
+    }
+    }
 }
 
 /* Rows [first, first + 8) of a panel by n_tokens (a constant) tokens from t. */
@@ -144,27 +197,25 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int first, int t, co
 {
     const struct packed *w = m->w;
     const uint8_t *panel = packed_panel(w, panel_i);
+    const size_t per_block = (size_t)pack_block(format) / GROUP;
     size_t n_groups = (size_t)(w->n_cols / GROUP);
-    int n_blocks = packed_n_blocks(w), groups_per_block = packed_block(w) / GROUP;
+    int n_blocks = packed_n_blocks(w);
     const struct quant_group *x = m->q + (size_t)t * n_groups;
     __m256 section[K_SECTIONS][TILE];
 
     for (int s = 0; s < K_SECTIONS; s++) {
-        size_t end = (size_t)section_begin(n_blocks, s + 1) * groups_per_block;
+        size_t end = (size_t)section_begin(n_blocks, s + 1) * per_block;
+        end = end < n_groups ? end : n_groups;
         __m256 acc[TILE];
         UNROLL
         for (int i = 0; i < n_tokens; i++)
             acc[i] = _mm256_setzero_ps();
-        for (size_t g = (size_t)section_begin(n_blocks, s) * groups_per_block; g < end; g++) {
+        for (size_t g = (size_t)section_begin(n_blocks, s) * per_block; g < end; g++) {
             struct group r;
             decode(&r, w, panel, first, g, format);
             UNROLL
-            for (int i = 0; i < n_tokens; i++) {
-                const struct quant_group *q = x + i * n_groups + g;
-                __m256i sum = dot_group(&r, q->codes, q->sums, format);
-                __m256 scale = _mm256_mul_ps(r.scale, _mm256_set1_ps(q->scale));
-                acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc[i]);
-            }
+            for (int i = 0; i < n_tokens; i++)
+                acc[i] = add_group(acc[i], &r, x + i * n_groups + g, format);
         }
         UNROLL
         for (int i = 0; i < n_tokens; i++)
@@ -172,9 +223,7 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int first, int t, co
     }
     int row = panel_i * PANEL_ROWS + first;
     for (int i = 0; i < n_tokens; i++)
-        _mm256_maskstore_ps(m->y + (size_t)(t + i) * m->y_stride + row,
-                            first_lanes_avx2(w->n_rows - row),
-                            section_tree_avx2(&section[0][i], TILE));
+        store_rows_avx2(m, row, t + i, section_tree_avx2(&section[0][i], TILE));
 }
 
 FORCE_INLINE void tiles(const struct matmul *m, int panel_begin, int panel_end,
@@ -206,6 +255,11 @@ void matmul_q8_0_avx2(const struct matmul *m, int panel_begin, int panel_end)
 void matmul_q4_0_avx2(const struct matmul *m, int panel_begin, int panel_end)
 {
     tiles(m, panel_begin, panel_end, PACK_Q4_0);
+}
+
+void matmul_q4_k_avx2(const struct matmul *m, int panel_begin, int panel_end)
+{
+    tiles(m, panel_begin, panel_end, PACK_Q4_K);
 }
 
 void matmul_q6_k_avx2(const struct matmul *m, int panel_begin, int panel_end)

@@ -47,11 +47,9 @@ FORCE_INLINE void step(struct column *acc, struct column w, float x)
 
 FORCE_INLINE void store_rows(const struct matmul *m, int panel_i, int t, __m256 low, __m256 high)
 {
-    int left = m->w->n_rows - panel_i * PANEL_ROWS;
-    float *y = m->y + (size_t)t * m->y_stride + panel_i * PANEL_ROWS;
-    _mm256_maskstore_ps(y, first_lanes_avx2(left), low);
-    if (left > 8)
-        _mm256_maskstore_ps(y + 8, first_lanes_avx2(left - 8), high);
+    store_rows_avx2(m, panel_i * PANEL_ROWS, t, low);
+    if (m->w->n_rows - panel_i * PANEL_ROWS > 8)
+        store_rows_avx2(m, panel_i * PANEL_ROWS + 8, t, high);
 }
 
 FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_tokens,

@@ -29,7 +29,10 @@ FORCE_INLINE void section_columns(const struct packed *w, int s, size_t *begin, 
 FORCE_INLINE void store_rows(const struct matmul *m, int panel_i, int t, __m512 y)
 {
     __mmask16 rows = first_lanes(m->w->n_rows - panel_i * PANEL_ROWS);
-    _mm512_mask_storeu_ps(m->y + (size_t)t * m->y_stride + panel_i * PANEL_ROWS, rows, y);
+    float *at = m->y + (size_t)t * m->y_stride + panel_i * PANEL_ROWS - m->first_row;
+    if (m->add)
+        y = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, at), y);
+    _mm512_mask_storeu_ps(at, rows, y);
 }
 
 FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, const int n_tokens,

@@ -38,12 +38,12 @@ void quantise_avx2(struct quant_group *q, const float *x, size_t n_groups)
         float amax = f32_from_bits(bits), inverse = 127.0f / amax;
         if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
             q->scale = amax / 127.0f;
-            q->sums[0] = quantise_half(q->codes, x, inverse);
-            q->sums[1] = quantise_half(q->codes + 16, x + 16, inverse);
+            q->less_first = -quantise_half(q->codes, x, inverse);
+            q->less_sum = q->less_first - quantise_half(q->codes + 16, x + 16, inverse);
+            q->scaled_sum = (float)-q->less_sum * q->scale;
         } else { /* zeros, or something that is not finite: as ref */
-            q->scale = bits < 0x7f800000u ? 0.0f : NAN;
-            memset(q->codes, 0, GROUP);
-            q->sums[0] = q->sums[1] = 0;
+            *q = (struct quant_group){0};
+            q->scale = q->scaled_sum = bits < 0x7f800000u ? 0.0f : NAN;
         }
     }
 }

@@ -2,33 +2,39 @@
  * stripes of a reduction; a ragged end is a mask, whose lanes keep what they had. */
 #include "backend/cpu/x86/avx512_impl.h"
 
-/* 16 values scaled and rounded to codes (to nearest even: the default mode); their sum. */
-FORCE_INLINE int32_t quantise_half(int8_t *codes, __m512 x, __m512 inverse)
+/* 16 values scaled and rounded to codes (to nearest even: the default mode). */
+FORCE_INLINE __m512i quantise_half(int8_t *codes, __m512 x, __m512 inverse)
 {
     __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
     _mm_storeu_si128((__m128i *)codes, _mm512_cvtepi32_epi8(code));
-    return _mm512_reduce_add_epi32(code);
+    return code;
+}
+
+FORCE_INLINE void quantise_group(struct quant_group *q, const float *x)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
+    uint32_t bits = _mm512_reduce_max_epu32(
+        _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a), magnitude),
+                         _mm512_and_si512(_mm512_castps_si512(b), magnitude)));
+    float amax = f32_from_bits(bits), inverse = 127.0f / amax;
+    if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
+        q->scale = amax / 127.0f;
+        __m512i low = quantise_half(q->codes, a, _mm512_set1_ps(inverse));
+        __m512i high = quantise_half(q->codes + 16, b, _mm512_set1_ps(inverse));
+        q->less_first = -_mm512_reduce_add_epi32(low);
+        q->less_sum = -_mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+        q->scaled_sum = (float)-q->less_sum * q->scale;
+    } else { /* zeros, or something that is not finite: as ref */
+        *q = (struct quant_group){0};
+        q->scale = q->scaled_sum = bits < 0x7f800000u ? 0.0f : NAN;
+    }
 }
 
 void quantise_avx512(struct quant_group *q, const float *x, size_t n_groups)
 {
-    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t g = 0; g < n_groups; g++, q++, x += GROUP) {
-        __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
-        uint32_t bits = _mm512_reduce_max_epu32(
-            _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a), magnitude),
-                             _mm512_and_si512(_mm512_castps_si512(b), magnitude)));
-        float amax = f32_from_bits(bits), inverse = 127.0f / amax;
-        if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
-            q->scale = amax / 127.0f;
-            q->sums[0] = quantise_half(q->codes, a, _mm512_set1_ps(inverse));
-            q->sums[1] = quantise_half(q->codes + 16, b, _mm512_set1_ps(inverse));
-        } else { /* zeros, or something that is not finite: as ref */
-            q->scale = bits < 0x7f800000u ? 0.0f : NAN;
-            memset(q->codes, 0, GROUP);
-            q->sums[0] = q->sums[1] = 0;
-        }
-    }
+    for (size_t g = 0; g < n_groups; g++)
+        quantise_group(q + g, x + g * GROUP);
 }
 
 void rms_norm_avx512(float *y, const float *x, const float *gain, float eps, int n_cols)

@@ -31,6 +31,7 @@ void matmul_f16_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_bf16_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q8_0_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q4_0_avx2(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q4_k_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q6_k_avx2(const struct matmul *m, int panel_begin, int panel_end);
 
 void quantise_avx512(struct quant_group *q, const float *x, size_t n_groups);
@@ -44,6 +45,8 @@ void matmul_f16_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_bf16_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q8_0_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q4_0_avx512(const struct matmul *m, int panel_begin, int panel_end);
+void matmul_q4_k_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q6_k_avx512(const struct matmul *m, int panel_begin, int panel_end);
+void gemm_avx512(const struct matmul *m, int panel_begin, int panel_end); /* any quantised format */
 
 #endif

@@ -1,0 +1,126 @@
+/* Packed groups (pack.h) into registers: unsigned codes by step, and f32 scales. Every scale is
+ * exact: an f16 times an integer of at most 8 bits. */
+#ifndef SHOAL_BACKEND_CPU_X86_DECODE_AVX512_H
+#define SHOAL_BACKEND_CPU_X86_DECODE_AVX512_H
+
+#include "backend/cpu/x86/avx512_impl.h"
+
+/* One group of 16 rows. */
+struct group {
+    __m512i code[8]; /* unsigned bytes [16 rows][4], by step */
+    __m512 scale[2]; /* of each half; [1] only Q6_K */
+    __m512 min;      /* Q4_K */
+};
+
+FORCE_INLINE __m512 halves_at(const uint8_t *at)
+{
+    return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)at));
+}
+
+FORCE_INLINE void decode_nibbles(struct group *r, const uint8_t *codes)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    UNROLL
+    for (int step = 0; step < 4; step++) {
+        __m512i pair = _mm512_load_si512(codes + 64 * step);
+        r->code[step] = _mm512_and_si512(pair, low);
+        r->code[step + 4] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low);
+    }
+}
+
+/* `pair` is 0 or 1: which group of the block. */
+FORCE_INLINE void decode_q8_0(struct group *r, const uint8_t *block, int pair)
+{
+    const uint8_t *codes = block + PAIR_CODES_AT + pair * Q8_GROUP_BYTES;
+    UNROLL
+    for (int step = 0; step < 8; step++)
+        r->code[step] =
+            _mm512_xor_si512(_mm512_load_si512(codes + 64 * step), _mm512_set1_epi8((char)0x80));
+    r->scale[0] = halves_at(block + pair * 2 * PANEL_ROWS);
+}
+
+FORCE_INLINE void decode_q4_0(struct group *r, const uint8_t *block, int pair)
+{
+    decode_nibbles(r, block + PAIR_CODES_AT + pair * Q4_GROUP_BYTES);
+    r->scale[0] = halves_at(block + pair * 2 * PANEL_ROWS);
+}
+
+/* Bytes 0 … 63 to floats. */
+FORCE_INLINE __m512 small_floats(__m128i bytes)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+
+FORCE_INLINE void decode_q4_k(struct group *r, const uint8_t *block, int g)
+{
+    const __m128i four = _mm_set1_epi8(15), two = _mm_set1_epi8(0x30);
+    __m128i low = _mm_load_si128((const __m128i *)(block + Q4_K_LOW_AT + g * PANEL_ROWS));
+    __m128i high = _mm_load_si128((const __m128i *)(block + Q4_K_HIGH_AT + g / 2 * PANEL_ROWS));
+    __m128i nibble = g & 1 ? _mm_srli_epi16(high, 4) : high;
+    __m128i scale =
+        _mm_or_si128(_mm_and_si128(low, four), _mm_and_si128(_mm_slli_epi16(nibble, 4), two));
+    __m128i min = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(low, 4), four),
+                               _mm_and_si128(_mm_slli_epi16(nibble, 2), two));
+    decode_nibbles(r, block + Q4_K_CODES_AT + g * Q4_GROUP_BYTES);
+    r->scale[0] = _mm512_mul_ps(halves_at(block), small_floats(scale));
+    r->min = _mm512_mul_ps(halves_at(block + 2 * PANEL_ROWS), small_floats(min));
+}
+
+FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *block, int g)
+{
+    const __m512i two_bits = _mm512_set1_epi8(0x30);
+    const uint8_t *codes = block + Q6_K_CODES_AT + g * Q6_GROUP_BYTES;
+    const uint8_t *scales = block + Q6_K_SCALES_AT + g * 2 * PANEL_ROWS;
+    decode_nibbles(r, codes);
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        __m512i high = _mm512_load_si512(codes + Q4_GROUP_BYTES + 64 * h);
+        __m512i bits[4] = {_mm512_slli_epi16(high, 4), _mm512_slli_epi16(high, 2), high,
+                           _mm512_srli_epi16(high, 2)};
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            r->code[h + 2 * j] =
+                _mm512_or_si512(r->code[h + 2 * j], _mm512_and_si512(bits[j], two_bits));
+        __m128i bytes = _mm_load_si128((const __m128i *)(scales + h * PANEL_ROWS));
+        r->scale[h] =
+            _mm512_mul_ps(halves_at(block), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+    }
+}
+
+/* Group g of a panel's blocks; `format` is a constant. */
+FORCE_INLINE void decode(struct group *r, const struct packed *w, const uint8_t *panel, size_t g,
+                         const enum pack_format format)
+{
+    const size_t per_block = (size_t)pack_block(format) / GROUP;
+    const uint8_t *block = panel + g / per_block * w->block_bytes;
+    int i = (int)(g % per_block);
+    switch (format) {
+    case PACK_Q8_0: decode_q8_0(r, block, i); break;
+    case PACK_Q4_0: decode_q4_0(r, block, i); break;
+    case PACK_Q4_K: decode_q4_k(r, block, i); break;
+    default: decode_q6_k(r, block, i); break;
+    }
+}
+
+/* What stands in an accumulator before the products: the offset that made the codes unsigned, times
+ * minus the sum of a half's activations (or of both halves). */
+FORCE_INLINE __m512i offset_start(const struct quant_group *x, int half,
+                                  const enum pack_format format)
+{
+    __m512i all = _mm512_set1_epi32(x->less_sum), first = _mm512_set1_epi32(x->less_first);
+    switch (format) {
+    case PACK_Q8_0: return _mm512_slli_epi32(all, 7);
+    case PACK_Q4_0: return _mm512_slli_epi32(all, 3);
+    case PACK_Q6_K: return _mm512_slli_epi32(half ? _mm512_sub_epi32(all, first) : first, 5);
+    default: return _mm512_setzero_si512();
+    }
+}
+
+FORCE_INLINE __m512i broadcast4(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, 4);
+    return _mm512_set1_epi32(four);
+}
+
+#endif
