@@ -1,25 +1,67 @@
 /* The fork-join compute pool: one parallel operation at a time over a fixed set of threads.
  *
  * pool_run calls the function once per thread, with thread_i = 0 on the calling thread, and
- * returns when all calls have returned: one barrier per operation. Between operations threads
- * spin for some microseconds (a forward pass is hundreds of operations) and then sleep, so that an
- * idle pool costs nothing. Threads begin with the floating-point environment of the thread that
- * made the pool; nothing in the program changes the default one (round to nearest, denormals kept),
- * which the kernels' bits rely on. A pool has one caller at a time; it is not recursive. */
+ * returns when all calls have returned: one barrier per operation, well under a microsecond where
+ * every thread has a processor (`pool_bench` prints it). Between operations threads spin for some
+ * microseconds (a forward pass is hundreds of operations) and then sleep, so that an idle pool
+ * costs nothing; a pool of more threads than the process has processors does not spin at all.
+ *
+ * Work is shared out in one of two ways. pool_share cuts it beforehand, equally. pool_take hands it
+ * out piece by piece, so that a thread whose processor is slower, or busy with something else,
+ * takes fewer; which thread got which piece differs from run to run. Either way the pieces must be
+ * independent and their boundaries must not change a bit of the result.
+ *
+ * Several memory nodes (NUMA): threads are spread over the nodes' processors in order, each worker
+ * may run on its node's processors only, and pool_take gives a thread the part of its own node
+ * first: what was first written through pool_take or pool_share over n items is later read through
+ * either of them, over as many items, mostly by the node that holds it. With `pin` a thread keeps
+ * to one processor. The caller, thread 0, is bound only between pool_bind_caller and
+ * pool_unbind_caller. Results never depend on any of it.
+ *
+ * Threads begin with the floating-point environment of the thread that made the pool; nothing in
+ * the program changes the default one (round to nearest, denormals kept), which the kernels' bits
+ * rely on. A pool has one caller at a time; it is not recursive. */
 #ifndef SHOAL_BASE_POOL_H
 #define SHOAL_BASE_POOL_H
 
 #include "base/error.h"
 
+#include <stdbool.h>
+
 struct pool;
 
 typedef void (*pool_fn)(void *context, int thread_i, int n_threads);
 
+enum { POOL_SERIES = 8 }; /* pieces of work that pool_take tells apart in one operation */
+
 /* n_threads >= 1 counts the caller: n_threads - 1 are started. */
 enum err pool_new(int n_threads, struct pool **out, struct error *e);
-void pool_free(struct pool *p); /* NULL allowed */
+
+struct pool_options {
+    int n_threads; /* >= 1, the caller included */
+    bool pin;      /* each thread to one processor; no effect with more threads than processors */
+};
+enum err pool_open(const struct pool_options *o, struct pool **out, struct error *e);
+void pool_free(struct pool *p); /* NULL allowed; frees what either of them made */
+
 int pool_n_threads(const struct pool *p);
 void pool_run(struct pool *p, pool_fn fn, void *context);
+
+/* fn(context, 0, 1) on the calling thread, with the same pool_take as in pool_run: for work that is
+ * not worth waking anybody. */
+void pool_run_alone(struct pool *p, pool_fn fn, void *context);
+
+/* Inside an operation: the next of `n` items, at most `grain` of them, for thread thread_i; false
+ * when all are taken. In each operation every item of every series is given out exactly once if all
+ * threads call until the answer is false, with the same n (>= 0) and grain (>= 1) for a series.
+ * About 50 ns where several threads take at the same time: give it pieces of some microseconds. */
+bool pool_take(struct pool *p, int thread_i, int series, int n, int grain, int *begin, int *end);
+
+/* Bind the calling thread as thread 0 of the pool (to its node, or with `pin` to one processor),
+ * and let it go again. For the thread that will call pool_run for a long time; threads that it
+ * starts meanwhile inherit the binding. Both do nothing for a pool that binds nobody. */
+void pool_bind_caller(struct pool *p);
+void pool_unbind_caller(struct pool *p);
 
 /* One thread for every processor that this process may use (base/cpus.h), within the bounds. */
 int pool_default_threads(void);
