@@ -153,5 +153,8 @@ def server(shared_processes):
 def pytest_sessionfinish(session, exitstatus):
     """A file whose every test was skipped is a skipped ctest (exit status 77)."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if exitstatus == 0 and reporter is not None and not reporter.stats.get("passed"):
+    if reporter is None or exitstatus not in (pytest.ExitCode.OK,
+                                              pytest.ExitCode.NO_TESTS_COLLECTED):
+        return
+    if reporter.stats.get("skipped") and not reporter.stats.get("passed"):
         session.exitstatus = 77
