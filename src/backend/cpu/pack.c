@@ -66,14 +66,35 @@ static uint8_t *pair_group(const struct packed *p, uint8_t *panel, int g, int la
     return block + PAIR_CODES_AT + (g & 1) * group_bytes + 4 * lane;
 }
 
+/* Eight bytes at a time: bytes are moved and masked alike wherever they stand in the word. */
+static uint64_t load8(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Two steps of four bytes of a lane, from eight consecutive bytes. */
+static void store_steps(uint8_t *to, uint64_t v)
+{
+    memcpy(to, &v, 4);
+    memcpy(to + 64, (const uint8_t *)&v + 4, 4);
+}
+
+/* The nibbles of eight bytes: the low ones (shift 0), or the high ones (shift 4). */
+static uint64_t nibbles(const uint8_t *from, int shift)
+{
+    return load8(from) >> shift & 0x0f0f0f0f0f0f0f0f;
+}
+
 /* Lane `lane` of a panel from one row in file order. */
 static void pack_q8_0(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
 {
     for (int g = 0; g < p->n_cols / GROUP; g++, row += Q8_0_BLOCK) {
         uint8_t *scale, *codes = pair_group(p, panel, g, lane, &scale);
         memcpy(scale, row, 2);
-        for (int step = 0; step < 8; step++)
-            memcpy(codes + step * 64, row + 2 + 4 * step, 4);
+        for (int step = 0; step < 8; step += 2)
+            store_steps(codes + step * 64, load8(row + 2 + 4 * step));
     }
 }
 
@@ -82,9 +103,17 @@ static void pack_q4_0(const struct packed *p, uint8_t *panel, int lane, const ui
     for (int g = 0; g < p->n_cols / GROUP; g++, row += Q4_0_BLOCK) {
         uint8_t *scale, *codes = pair_group(p, panel, g, lane, &scale);
         memcpy(scale, row, 2);
-        for (int step = 0; step < 4; step++) /* byte i already holds values i and i + 16 */
-            memcpy(codes + step * 64, row + 2 + 4 * step, 4);
+        store_steps(codes, load8(row + 2)); /* byte i already holds values i and i + 16 */
+        store_steps(codes + 128, load8(row + 10));
     }
+}
+
+/* Four-bit codes of a group of Q4_K or Q6_K into a lane: in the file each byte holds nibbles of two
+ * groups, value i in byte i; in a panel, of one, values i and i + 16. */
+static void pack_nibbles(uint8_t *codes, const uint8_t *from, int shift)
+{
+    store_steps(codes, nibbles(from, shift) | nibbles(from + 16, shift) << 4);
+    store_steps(codes + 128, nibbles(from + 8, shift) | nibbles(from + 24, shift) << 4);
 }
 
 /* The 6-bit scale and min of group g (0 … 7) from the 12 bytes of a Q4_K block in file order: those
@@ -101,20 +130,6 @@ static void q4_k_scales(const uint8_t *bytes, int g, unsigned *scale, unsigned *
     }
 }
 
-/* In the file, 32 bytes hold groups g (low nibbles) and g + 1 (high); in a panel a byte holds
- * values 16 apart of one group. */
-static void pack_q4_k_codes(uint8_t *codes, int lane, const uint8_t *block)
-{
-    for (int g = 0; g < 8; g++) {
-        const uint8_t *from = block + 16 + g / 2 * 32;
-        uint8_t *to = codes + g * Q4_GROUP_BYTES + 4 * lane;
-        int shift = g & 1 ? 4 : 0;
-        for (int i = 0; i < 16; i++)
-            to[i / 4 * 64 + i % 4] =
-                (uint8_t)((from[i] >> shift & 15) | (from[i + 16] >> shift & 15) << 4);
-    }
-}
-
 static void pack_q4_k(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
 {
     for (int b = 0; b < p->n_cols / SUPER_BLOCK; b++, row += Q4_K_BLOCK) {
@@ -127,32 +142,25 @@ static void pack_q4_k(const struct packed *p, uint8_t *panel, int lane, const ui
             unsigned high = (scale >> 4 | min >> 4 << 2) << 4 * (g & 1);
             to[Q4_K_LOW_AT + g * PANEL_ROWS + lane] = (uint8_t)((scale & 15) | (min & 15) << 4);
             to[Q4_K_HIGH_AT + g / 2 * PANEL_ROWS + lane] |= (uint8_t)high;
+            pack_nibbles(to + Q4_K_CODES_AT + g * Q4_GROUP_BYTES + 4 * lane, row + 16 + g / 2 * 32,
+                         4 * (g & 1));
         }
-        pack_q4_k_codes(to + Q4_K_CODES_AT, lane, row);
     }
 }
 
-/* The 6-bit code of value i (0 … 255) of a Q6_K block in file order: each half of 128 values has 64
- * low bytes and 32 high bytes; within it, value 32 a + b has its low bits in byte 32 (a & 1) + b,
- * nibble a >> 1, and its high bits in byte b, bits 2a, 2a + 1. */
-static uint8_t q6_k_code(const uint8_t *block, int i)
+/* Group g (0 … 7) of a Q6_K block in file order: each half of 128 values has 64 low bytes and 32
+ * high bytes; in it, value i of group a (0 … 3) has its low bits in byte 32 (a & 1) + i, nibble
+ * a >> 1, and its high bits in byte i, bits 2a, 2a + 1. In the panel, a byte has the high bits of
+ * values i, i + 8, i + 16 and i + 24, the first lowest. */
+static void pack_q6_k_group(uint8_t *group, int lane, const uint8_t *block, int g)
 {
-    int half = i / 128, a = i % 128 / 32, b = i % 32;
-    uint8_t low = block[half * 64 + 32 * (a & 1) + b] >> (a & 2 ? 4 : 0) & 15;
-    uint8_t high = block[128 + half * 32 + b] >> 2 * a & 3;
-    return (uint8_t)(low | high << 4);
-}
-
-static void pack_q6_k_group(uint8_t *group, int lane, const uint8_t *block, int first)
-{
-    uint8_t *low = group + 4 * lane, *high = group + Q4_GROUP_BYTES + 4 * lane;
-    for (int step = 0; step < 8; step++) {
-        for (int i = 0; i < 4; i++) {
-            uint8_t code = q6_k_code(block, first + 4 * step + i);
-            low[(step & 3) * 64 + i] |= (uint8_t)((code & 15) << (step & 4));
-            high[(step & 1) * 64 + i] |= (uint8_t)((code >> 4) << (step & 6));
-        }
-    }
+    int half = g / 4, a = g % 4;
+    const uint8_t *high = block + 128 + half * 32;
+    uint64_t bits = 0;
+    pack_nibbles(group + 4 * lane, block + half * 64 + 32 * (a & 1), 4 * (a >> 1));
+    for (int i = 0; i < 4; i++)
+        bits |= (load8(high + 8 * i) >> 2 * a & 0x0303030303030303) << 2 * i;
+    store_steps(group + Q4_GROUP_BYTES + 4 * lane, bits);
 }
 
 static void pack_q6_k(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
@@ -163,28 +171,33 @@ static void pack_q6_k(const struct packed *p, uint8_t *panel, int lane, const ui
         for (int i = 0; i < 16; i++)
             to[Q6_K_SCALES_AT + i * PANEL_ROWS + lane] = row[192 + i];
         for (int g = 0; g < 8; g++)
-            pack_q6_k_group(to + Q6_K_CODES_AT + g * Q6_GROUP_BYTES, lane, row, g * GROUP);
+            pack_q6_k_group(to + Q6_K_CODES_AT + g * Q6_GROUP_BYTES, lane, row, g);
     }
 }
 
-static void pack_float(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
+static void pack_16_bit(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
 {
-    size_t bytes = p->format == PACK_F32 ? 4 : 2;
     for (int k = 0; k < p->n_cols; k++)
-        memcpy(panel + ((size_t)k * PANEL_ROWS + lane) * bytes, row + k * bytes, bytes);
+        memcpy(panel + 2 * ((size_t)k * PANEL_ROWS + lane), row + 2 * (size_t)k, 2);
+}
+
+static void pack_32_bit(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
+{
+    for (int k = 0; k < p->n_cols; k++)
+        memcpy(panel + 4 * ((size_t)k * PANEL_ROWS + lane), row + 4 * (size_t)k, 4);
 }
 
 void pack_panels(const struct packed *p, const uint8_t *rows, size_t row_bytes, int begin, int end)
 {
     typedef void (*pack_fn)(const struct packed *, uint8_t *, int, const uint8_t *);
     static const pack_fn pack_row[N_PACK_FORMATS] = {
-        [PACK_F32] = pack_float, [PACK_F16] = pack_float, [PACK_BF16] = pack_float,
-        [PACK_Q8_0] = pack_q8_0, [PACK_Q4_0] = pack_q4_0, [PACK_Q4_K] = pack_q4_k,
+        [PACK_F32] = pack_32_bit, [PACK_F16] = pack_16_bit, [PACK_BF16] = pack_16_bit,
+        [PACK_Q8_0] = pack_q8_0,  [PACK_Q4_0] = pack_q4_0,  [PACK_Q4_K] = pack_q4_k,
         [PACK_Q6_K] = pack_q6_k,
     };
     for (int panel_i = begin; panel_i < end; panel_i++) {
         uint8_t *panel = p->data + (size_t)panel_i * p->panel_bytes;
-        memset(panel, 0, p->panel_bytes);
+        memset(panel, 0, p->panel_bytes); /* padding, and bits that are joined in */
         for (int lane = 0; lane < PANEL_ROWS; lane++) {
             int row = panel_i * PANEL_ROWS + lane;
             if (row < p->n_rows)
