@@ -1,5 +1,13 @@
-/* What every backend shares: the decompositions of optional operations. */
+/* What every backend shares: the size of stored keys and values, and the decompositions of optional
+ * operations. */
 #include "backend/backend.h"
+
+#include "backend/cpu/attention.h"
+
+uint64_t kv_block_bytes(enum kv_type type, int n_kv_heads, int head_size)
+{
+    return kv_layout(type, n_kv_heads, head_size).block_bytes;
+}
 
 void backend_matmul_many(struct backend *b, struct tensor *const y[],
                          const struct weight *const W[], int n_weights, const struct tensor *x,

@@ -28,7 +28,13 @@ struct tensor;   /* f32 [rows][cols] */
 struct weight;   /* a matrix of a model, [n_rows outputs][n_cols inputs], in the backend's layout */
 struct kv_store; /* keys and values of some layers, in blocks of KV_BLOCK_TOKENS positions */
 
-enum kv_type { KV_F16, KV_F32 };
+/* How keys and values are stored; the numbers are those of the wire. KV_Q8 is lossy: int8 codes with
+ * a scale for every KV_GROUP dimensions of a head's position. */
+enum kv_type { KV_F16, KV_F32, KV_Q8, N_KV_TYPES };
+enum { KV_GROUP = 32 };
+
+/* Bytes of one block of one layer in a CPU store: keys and values of KV_BLOCK_TOKENS positions. */
+uint64_t kv_block_bytes(enum kv_type type, int n_kv_heads, int head_size);
 
 /* How rotary positions turn a head. Angle of pair i at position p: p * inv_freq[i] radians. */
 struct rope_spec {
@@ -120,7 +126,7 @@ struct backend {
     const struct backend_ops *ops;
     const char *name;        /* "cpu" */
     const char *variant;     /* "avx512": which kernels; for people */
-    const char *numerics_id; /* "exact-1": equal ids, equal bits */
+    const char *numerics_id; /* "exact-2": equal ids, equal bits */
 };
 
 void backend_matmul_many(struct backend *b, struct tensor *const y[], const struct weight *const W[],

@@ -32,7 +32,7 @@ struct lead_flags {
          FLAG_CHOICE, \
          &(f).kv, \
          "TYPE", \
-         "keys and values as f16 (default) or f32", \
+         "keys and values as f16 (default), f32 or q8 (half the memory, not exact)", \
          .choices = kv_type_names}, \
     { \
         "insecure", FLAG_BOOL, &(f).insecure, NULL, \

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-const char *const kv_type_names[] = {"f16", "f32", NULL};
+const char *const kv_type_names[] = {"f16", "f32", "q8", NULL};
 
 enum err read_whole_file(const char *path, size_t max_bytes, struct strbuf *out, struct error *e)
 {

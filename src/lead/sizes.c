@@ -8,8 +8,7 @@ enum { PROCESS_BYTES = 64 << 20 }; /* program, threads, buffers of a process */
 
 uint64_t sizes_kv_position_bytes(const struct model_params *p, enum kv_type type)
 {
-    uint64_t element = type == KV_F32 ? 4 : 2;
-    return 2 * element * (uint64_t)p->n_kv_heads * (uint64_t)p->head_size;
+    return kv_block_bytes(type, p->n_kv_heads, p->head_size) / KV_BLOCK_TOKENS;
 }
 
 enum err sizes_kv_fit(const struct model_params *p, enum kv_type type, int context, int n_slots,

@@ -77,7 +77,7 @@ static enum err check_request(const shoal_v1_AssignRequest *r, struct error *e)
         {"the stage", r->stage, 0, RING_MAX_STAGES - 1},
         {"the last layer", r->last, 1, SHAPE_MAX_LAYERS},
         {"the first layer", r->first, 0, r->last - 1},
-        {"the KV type", r->kv_type, KV_F16, KV_F32},
+        {"the KV type", r->kv_type, 0, N_KV_TYPES - 1},
         {"the number of KV blocks", r->n_blocks, 1, KV_MAX_BLOCKS},
         {"the number of slots", r->n_slots, 1, SLOT_MAX},
         {"rows of a step", r->max_rows, 1, STEP_MAX_ROWS},
@@ -105,12 +105,11 @@ static enum err check_shape(const shoal_v1_AssignRequest *r, const struct model_
     if (payload > FRAME_MAX_BYTES / 2)
         return error_set(e, ERR_LIMIT, "Assign: steps of %u rows of %d are %llu bytes, limit %d",
                          r->max_rows, p->hidden, (unsigned long long)payload, FRAME_MAX_BYTES / 2);
-    uint64_t row =
-        (uint64_t)p->n_kv_heads * (uint64_t)p->head_size * (r->kv_type == KV_F32 ? 8 : 4);
-    uint64_t kv = (uint64_t)r->n_blocks * KV_BLOCK_TOKENS * (r->last - r->first);
+    uint64_t block = kv_block_bytes((enum kv_type)r->kv_type, p->n_kv_heads, p->head_size);
+    uint64_t kv = (uint64_t)r->n_blocks * (r->last - r->first);
     struct machine_memory memory;
     machine_memory(&memory);
-    if (!size_mul(kv, row, &kv) || (memory.total_bytes > 0 && kv > memory.total_bytes))
+    if (!size_mul(kv, block, &kv) || (memory.total_bytes > 0 && kv > memory.total_bytes))
         return error_set(e, ERR_LIMIT,
                          "Assign: a KV store of %u blocks for %u layers does not fit "
                          "into %llu MB",

@@ -163,14 +163,12 @@ static enum err check_numerics(const struct member *m, const char *own, struct e
 static enum err check_memory(const struct cluster *c, const struct member *m,
                              const struct model_params *p, struct error *e)
 {
-    uint64_t row =
-        (uint64_t)p->n_kv_heads * (uint64_t)p->head_size * (c->o.kv_type == KV_F32 ? 8 : 4);
-    uint64_t kv =
-        (uint64_t)c->o.n_blocks * KV_BLOCK_TOKENS * (uint64_t)(m->stage->last - m->stage->first);
+    uint64_t block = kv_block_bytes(c->o.kv_type, p->n_kv_heads, p->head_size);
+    uint64_t blocks = (uint64_t)c->o.n_blocks * (uint64_t)(m->stage->last - m->stage->first);
     uint64_t need, have = m->description.memory_available;
     if (m->description.epoch != 0 || have == 0)
         return OK;
-    if (size_mul(kv, row, &need) && size_add(need, m->tensor_bytes, &need) && need <= have)
+    if (size_mul(blocks, block, &need) && size_add(need, m->tensor_bytes, &need) && need <= have)
         return OK;
     return error_set(e, ERR_LIMIT, "node %s has %llu MB of memory free, layers %d-%d need %llu MB",
                      address_of(m), (unsigned long long)(have >> 20), m->stage->first,

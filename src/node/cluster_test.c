@@ -578,7 +578,7 @@ static void hostile_assigns(void **state)
                {&good.credits, 0, "credits"},
                {&good.first, 1, "the first layer is 1, expected 0 to 0"},
                {&good.last, 100000, "the last layer"},
-               {&good.kv_type, 2, "KV type"},
+               {&good.kv_type, N_KV_TYPES, "KV type"},
                {&good.stage, 1, "stage 1 begins with layer 0"},
                {&good.fetch_port, 65536, "port"},
                {&good.fetch_port, 0, "no copy of /nowhere here, and the lead serves none"},

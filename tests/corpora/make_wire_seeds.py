@@ -64,7 +64,7 @@ def message_seeds():
     yield "probe_answer", 3, s.ProbeResponse(payload=b"back", handling_us=3)
     yield "fetch", 4, s.FetchTensorsRequest(identity=identity, name="output.weight", offset=4096)
     yield "describe", 5, s.DescribeResponse(version="0.1.0", protocol=1, backend="cpu",
-                                            variant="avx2", numerics_id="exact-1", state=3, epoch=9)
+                                            variant="avx2", numerics_id="exact-2", state=3, epoch=9)
     yield "stats", 6, s.StatsResponse(state=1, failure="stage 0: gone", steps=5, fetched=True)
     yield "assigned", 7, s.AssignResponse(fetched=True, weight_bytes=1, kv_bytes=2)
     yield "unassign", 8, s.UnassignRequest(epoch=9)

@@ -109,7 +109,7 @@ def test_sampling(shoal, model, workers):
     assert generate(shoal, model, *flags, "--seed", 12)["ids"] != first
 
 
-@pytest.mark.parametrize("kv", ["f16", "f32"])
+@pytest.mark.parametrize("kv", ["f16", "f32", "q8"])
 def test_kv_types(shoal, model, workers, kv):
     expected = generate(shoal, model, "--kv", kv)["ids"]
     nodes = ",".join(workers[:min(2, layers_of(shoal, model))])

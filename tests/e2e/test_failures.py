@@ -46,7 +46,7 @@ def free_address():
     (["run", "MODEL", "--no-such-flag"], ["--no-such-flag"]),
     (["run", "MODEL", "-p", "x", "-n", "many"], ["-n", "many"]),
     (["run", "MODEL", "-p", "x", "-n"], ["-n"]),
-    (["run", "MODEL", "-p", "x", "--kv", "f8"], ["--kv", "f8", "f16", "f32"]),
+    (["run", "MODEL", "-p", "x", "--kv", "f8"], ["--kv", "f8", "f16", "f32", "q8"]),
     (["run", "MODEL", "-p", "x", "--temp", "-1"], ["--temp", "-1"]),
     (["run", "MODEL", "-p", "x", "--top-p", "2"], ["--top-p", "2"]),
     (["run", "MODEL", "-p", "x", "--threads", "0"], ["--threads", "0"]),

@@ -1,4 +1,13 @@
-/* What an attention kernel is asked to do. */
+/* The key-value store's layout, and what an attention kernel is asked to do.
+ *
+ * A block holds KV_BLOCK_TOKENS positions of one layer, key-value head after key-value head. Within
+ * a head the keys are transposed, so that the 16 positions of a block are one vector and scores
+ * need no sums across lanes; the values are rows, padded to whole vectors (the padding is never
+ * read into a result):
+ *
+ *   f16, f32   keys [head_size][16], values [16][padded]
+ *   q8         keys codes [head_size][16], scales [groups][16]; values codes [16][padded],
+ *              scales [16][groups]; int8 codes, f32 scales, KV_GROUP dimensions to a group */
 #ifndef SHOAL_BACKEND_CPU_ATTENTION_H
 #define SHOAL_BACKEND_CPU_ATTENTION_H
 
@@ -8,23 +17,92 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ATTENTION_CHUNK = 256 }; /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
+enum {
+    ATTENTION_CHUNK = 256,  /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
+    ATTENTION_QUERIES = 64, /* query vectors of one tile, at most; a multiple of 16 */
+    ATTENTION_BLOCKS = ATTENTION_CHUNK / KV_BLOCK_TOKENS,
+    EXPANDED_BLOCKS = 4, /* blocks that a tile keeps as f32 at a time */
+};
 
-/* Attention of some query heads of one row, over positions 0 … batch->positions[row]. */
-struct attention {
-    const uint8_t *keys, *values; /* of one layer: [block][kv head][KV_BLOCK_TOKENS][head_size] */
+struct kv_layout {
     enum kv_type type;
-    int n_heads, n_kv_heads, head_size;
+    int head_size;
+    int padded;         /* head_size up to a multiple of 16 */
+    int n_groups;       /* scales of a head's position in a q8 store */
+    size_t key_bytes;   /* of one head in one block; its values follow */
+    size_t value_bytes; /* likewise */
+    size_t block_bytes; /* all heads */
+};
+
+static inline struct kv_layout kv_layout(enum kv_type type, int n_kv_heads, int head_size)
+{
+    struct kv_layout l = {.type = type, .head_size = head_size};
+    l.padded = (head_size + 15) / 16 * 16;
+    l.n_groups = type == KV_Q8 ? (head_size + KV_GROUP - 1) / KV_GROUP : 0;
+    size_t element = type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1;
+    size_t scales = (size_t)l.n_groups * sizeof(float);
+    l.key_bytes = KV_BLOCK_TOKENS * ((size_t)head_size * element + scales);
+    l.value_bytes = KV_BLOCK_TOKENS * ((size_t)l.padded * element + scales);
+    l.block_bytes = (size_t)n_kv_heads * (l.key_bytes + l.value_bytes);
+    return l;
+}
+
+/* One attention operation. */
+struct attention {
+    const uint8_t *cells; /* the blocks of one layer */
+    struct kv_layout layout;
+    int n_heads, n_kv_heads;
     float scale;    /* of scores */
     const float *q; /* [n][n_heads * head_size] */
     float *y;       /* the same shape */
     const struct batch *batch;
 };
 
-/* Where the keys (or values) of a block and key-value head begin in a layer, in elements. */
-static inline size_t kv_offset(const struct attention *a, int32_t block, int kv_head)
+/* A piece of it: some query heads that share a key-value head, of rows that follow each other in
+ * one sequence (the same table, positions one apart). n_rows * n_heads <= ATTENTION_QUERIES. Query
+ * i is head `head + i % n_heads` of row `row + i / n_heads`. */
+struct attention_tile {
+    int row, n_rows;
+    int head, n_heads;
+};
+
+/* Where a head's keys and values in a block begin. */
+static inline const uint8_t *kv_head_at(const struct attention *a, int32_t block, int kv_head)
 {
-    return ((size_t)block * a->n_kv_heads + kv_head) * KV_BLOCK_TOKENS * a->head_size;
+    return a->cells + (size_t)block * a->layout.block_bytes +
+           (size_t)kv_head * (a->layout.key_bytes + a->layout.value_bytes);
+}
+
+/* Positions that query i of a tile sees, from 0. */
+static inline int tile_positions(const struct attention *a, const struct attention_tile *t, int i)
+{
+    return a->batch->positions[t->row + i / t->n_heads] + 1;
+}
+
+/* The state of some queries' softmax-weighted sums: weights are e^(score - max), sum is theirs.
+ * In memory: max [n up to a multiple of 16], sum likewise, out [n][padded]. */
+struct partial {
+    float *max, *sum, *out;
+};
+
+static inline size_t partial_floats(int n_queries, int padded)
+{
+    return (size_t)((n_queries + 15) / 16 * 32) + (size_t)n_queries * padded;
+}
+
+static inline struct partial partial_at(float *memory, int n_queries)
+{
+    int n = (n_queries + 15) / 16 * 16;
+    return (struct partial){memory, memory + n, memory + 2 * n};
+}
+
+/* What a kernel needs to work in, in floats. */
+static inline size_t attention_scratch_floats(const struct kv_layout *l)
+{
+    size_t padded = (size_t)l->padded;
+    return ATTENTION_QUERIES * padded + ATTENTION_QUERIES * ATTENTION_CHUNK +
+           2 * partial_floats(ATTENTION_QUERIES, l->padded) +
+           EXPANDED_BLOCKS * KV_BLOCK_TOKENS * padded;
 }
 
 #endif

@@ -1,96 +1,212 @@
 /* Checks of attention, a part of kernels_check. */
 #include "backend/cpu/check.h"
 
+#include "backend/cpu/memory.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+static const char *const type_names[N_KV_TYPES] = {"f16", "f32", "q8"};
+
+/* Rows of one sequence at the positions before n_positions. */
 struct attention_case {
     enum kv_type type;
-    int n_kv_heads, sharing, head_size, n_positions;
+    int n_kv_heads, sharing, head_size, n_positions, n_rows;
     enum fill fill;
     bool hostile;
 };
 
-/* A store of exactly the blocks that are needed (so that ASan sees a read past them), filled by
- * value; blocks of the table in reverse. */
-static uint8_t *store_new(struct random *r, const struct attention_case *c, int n_blocks)
+/* What a case needs in memory. */
+struct attention_data {
+    struct attention a;
+    struct batch batch;
+    uint8_t *cells;
+    float *q, *scratch;
+    int32_t *table, *positions;
+    const int32_t **tables;
+    size_t n; /* floats of q and y */
+};
+
+static void fill_f16(struct random *r, const struct attention_case *c, uint8_t *at, size_t n)
 {
-    size_t n = (size_t)n_blocks * KV_BLOCK_TOKENS * c->n_kv_heads * c->head_size;
-    uint8_t *store = xmalloc(n * (c->type == KV_F16 ? 2 : 4));
     float *x = values_new(r, c->fill, c->hostile, n);
-    if (c->type == KV_F16)
-        ref.to_f16((struct f16 *)store, x, n);
-    else
-        memcpy(store, x, n * 4);
+    ref.to_f16((struct f16 *)(void *)at, x, n);
     free(x);
-    return store;
 }
 
-static void check_attention_case(const struct kernels *k, const struct attention_case *c)
+static void fill_f32(struct random *r, const struct attention_case *c, uint8_t *at, size_t n)
 {
-    struct random random = {.state = (uint64_t)(c->n_positions * 100 + c->head_size)};
-    int n_blocks = (c->n_positions - 1) / KV_BLOCK_TOKENS + 1;
-    int n_heads = c->n_kv_heads * c->sharing;
-    int32_t *table = xmalloc((size_t)n_blocks * sizeof *table);
-    for (int b = 0; b < n_blocks; b++)
-        table[b] = n_blocks - 1 - b;
-    /* Row 0 stands a little before row 1. */
-    int32_t positions[2] = {c->n_positions / 2, c->n_positions - 1};
-    const int32_t *tables[2] = {table, table};
-    struct batch batch = {2, positions, tables};
-    size_t n = (size_t)2 * n_heads * c->head_size, bytes = n * sizeof(float);
-    uint8_t *keys = store_new(&random, c, n_blocks), *values = store_new(&random, c, n_blocks);
-    float *q = values_new(&random, c->fill, false, n);
-    float *y = guarded_new(bytes, 4), *expected = guarded_new(bytes, 0);
-    struct attention a = {keys,
-                          values,
-                          c->type,
-                          n_heads,
-                          c->n_kv_heads,
-                          c->head_size,
-                          1.0f / sqrtf((float)c->head_size),
-                          q,
-                          y,
-                          &batch};
-    struct attention a_ref = a;
-    a_ref.y = expected;
-    for (int row = 0; row < 2; row++) {
-        for (int h = 0; h < n_heads; h += c->sharing) {
-            k->attention(&a, row, h, h + c->sharing);
-            ref.attention(&a_ref, row, h, h + c->sharing);
+    float *x = values_new(r, c->fill, c->hostile, n);
+    memcpy(at, x, n * sizeof *x);
+    free(x);
+}
+
+static void fill_q8(struct random *r, const struct attention_case *c, uint8_t *at, size_t n_codes,
+                    size_t n_scales)
+{
+    for (size_t i = 0; i < n_codes; i++)
+        at[i] = fill_code(r, c->fill);
+    fill_f32(r, c, at + n_codes, n_scales);
+}
+
+/* A store of exactly the blocks that are needed (so that ASan sees a read past them), the padding
+ * of values filled too. */
+static void fill_cells(struct random *r, const struct attention_case *c, const struct kv_layout *l,
+                       uint8_t *at, int n_blocks)
+{
+    const size_t n = KV_BLOCK_TOKENS;
+    for (int i = 0; i < n_blocks * c->n_kv_heads; i++, at += l->key_bytes + l->value_bytes) {
+        if (c->type == KV_F16) {
+            fill_f16(r, c, at, n * l->head_size);
+            fill_f16(r, c, at + l->key_bytes, n * l->padded);
+        } else if (c->type == KV_F32) {
+            fill_f32(r, c, at, n * l->head_size);
+            fill_f32(r, c, at + l->key_bytes, n * l->padded);
+        } else {
+            fill_q8(r, c, at, n * l->head_size, n * l->n_groups);
+            fill_q8(r, c, at + l->key_bytes, n * l->padded, n * l->n_groups);
         }
     }
-    char what[160];
-    snprintf(what, sizeof what, "%s attention %s kv heads %d x %d size %d positions %d %s%s",
-             k->variant, c->type == KV_F16 ? "f16" : "f32", c->n_kv_heads, c->sharing, c->head_size,
-             c->n_positions, fill_names[c->fill], c->hostile ? " with NaN" : "");
-    compare_floats(y, expected, n, what);
-    report(guards_intact(y, bytes, 4), "attention: guard bytes");
-    free(table);
-    free(keys);
-    free(values);
-    free(q);
-    guarded_free(y, 4);
-    guarded_free(expected, 0);
 }
 
-void check_attention(const struct kernels *k)
+static void data_init(struct attention_data *x, const struct attention_case *c)
 {
-    static const int sizes[] = {1, 8, 16, 20, 48, 64, 65, 80, 128, 256};
-    static const int counts[] = {1, 3, 16, 18, 255, 256, 257, 530};
+    struct random random = {.state = (uint64_t)(c->n_positions * 100 + c->head_size)};
+    struct kv_layout l = kv_layout(c->type, c->n_kv_heads, c->head_size);
+    int n_blocks = (c->n_positions - 1) / KV_BLOCK_TOKENS + 1, n_heads = c->n_kv_heads * c->sharing;
+    x->table = xmalloc((size_t)n_blocks * sizeof *x->table);
+    x->positions = xmalloc((size_t)c->n_rows * sizeof *x->positions);
+    x->tables = xmalloc((size_t)c->n_rows * sizeof *x->tables);
+    for (int b = 0; b < n_blocks; b++)
+        x->table[b] = n_blocks - 1 - b; /* in reverse */
+    for (int i = 0; i < c->n_rows; i++) {
+        x->positions[i] = c->n_positions - c->n_rows + i;
+        x->tables[i] = x->table;
+    }
+    x->batch = (struct batch){c->n_rows, x->positions, x->tables};
+    x->n = (size_t)c->n_rows * n_heads * c->head_size;
+    x->cells = xmalloc((size_t)n_blocks * l.block_bytes);
+    fill_cells(&random, c, &l, x->cells, n_blocks);
+    x->q = values_new(&random, c->fill, false, x->n);
+    x->scratch = cpu_alloc(attention_scratch_floats(&l) * sizeof(float));
+    ASSERT(x->scratch != NULL);
+    x->a = (struct attention){.cells = x->cells,
+                              .layout = l,
+                              .n_heads = n_heads,
+                              .n_kv_heads = c->n_kv_heads,
+                              .scale = 1.0f / sqrtf((float)c->head_size),
+                              .q = x->q,
+                              .batch = &x->batch};
+}
+
+static void data_release(struct attention_data *x)
+{
+    cpu_free(x->scratch, attention_scratch_floats(&x->a.layout) * sizeof(float));
+    free(x->cells);
+    free(x->q);
+    free(x->table);
+    free(x->positions);
+    free(x->tables);
+}
+
+static struct attention_tile tile_of(const struct attention_case *c, int kv_head)
+{
+    return (struct attention_tile){0, c->n_rows, kv_head * c->sharing, c->sharing};
+}
+
+/* Chunks each alone and merged, as threads share them. The chunks come in an order of their own. */
+static void attend_in_chunks(const struct kernels *k, const struct attention_data *x,
+                             const struct attention_tile *t)
+{
+    size_t stride = partial_floats(t->n_heads, x->a.layout.padded);
+    int n = x->positions[0] / ATTENTION_CHUNK + 1;
+    float *partials = cpu_alloc(stride * (size_t)n * sizeof *partials);
+    ASSERT(partials != NULL);
+    for (int c = n - 1; c >= 0; c--)
+        k->attention_chunk(&x->a, t, c, partials + stride * (size_t)c, x->scratch);
+    k->attention_merge(&x->a, t, partials, stride, n);
+    cpu_free(partials, stride * (size_t)n * sizeof *partials);
+}
+
+static void check_case(const struct kernels *k, const struct attention_case *c)
+{
+    struct attention_data x;
+    data_init(&x, c);
+    size_t bytes = x.n * sizeof(float);
+    float *expected = guarded_new(bytes, 0);
+    char what[200];
+    snprintf(what, sizeof what,
+             "%s attention %s kv heads %d x %d size %d positions %d rows %d %s%s", k->variant,
+             type_names[c->type], c->n_kv_heads, c->sharing, c->head_size, c->n_positions,
+             c->n_rows, fill_names[c->fill], c->hostile ? " with NaN" : "");
+    x.a.y = expected;
+    for (int h = 0; h < c->n_kv_heads; h++)
+        ref.attention(&x.a, &(struct attention_tile){0, c->n_rows, h * c->sharing, c->sharing},
+                      x.scratch);
+    for (int chunked = 0; chunked < (c->n_rows == 1 ? 3 : 1); chunked++) {
+        float *y = x.a.y = guarded_new(bytes, 4);
+        for (int h = 0; h < c->n_kv_heads; h++) {
+            struct attention_tile t = tile_of(c, h);
+            if (chunked == 0)
+                k->attention(&x.a, &t, x.scratch);
+            else
+                attend_in_chunks(chunked == 1 ? k : &ref, &x, &t);
+        }
+        compare_floats(y, expected, x.n, what);
+        report(guards_intact(y, bytes, 4), "attention: guard bytes");
+        guarded_free(y, 4);
+    }
+    guarded_free(expected, 0);
+    data_release(&x);
+}
+
+static void check_sizes(const struct kernels *k)
+{
+    static const int sizes[] = {1, 8, 16, 20, 32, 48, 64, 65, 80, 96, 128, 256};
+    static const int counts[] = {1, 3, 16, 18, 100, 255, 256, 257, 530, 1100};
     int i = 0;
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
         for (size_t p = 0; p < sizeof counts / sizeof counts[0]; p++) {
-            for (int type = 0; type < 2; type++, i++) {
-                struct attention_case c = {(enum kv_type)type, 1 + i % 2,   1 + i % 9, sizes[s],
-                                           counts[p],          FILL_RANDOM, i % 7 == 0};
-                check_attention_case(k, &c);
+            for (int type = 0; type < N_KV_TYPES; type++, i++) {
+                struct attention_case c = {(enum kv_type)type, 1 + i % 2, 1 + i % 9,   sizes[s],
+                                           counts[p],          1,         FILL_RANDOM, i % 7 == 0};
+                check_case(k, &c);
                 if (counts[p] < 256) {
                     c.fill = (enum fill)(i % N_FILLS);
-                    check_attention_case(k, &c);
+                    check_case(k, &c);
                 }
             }
         }
     }
+}
+
+/* Several rows at once: up to ATTENTION_QUERIES of them, over and between the ends of chunks. */
+static void check_rows(const struct kernels *k)
+{
+    static const struct {
+        int sharing, n_rows;
+    } shapes[] = {{1, 2}, {1, 7}, {1, 64}, {2, 13}, {3, 21}, {4, 2},  {4, 5},  {4, 16},
+                  {5, 3}, {6, 7}, {7, 9},  {8, 1},  {8, 8},  {12, 1}, {16, 3}, {64, 1}};
+    static const int sizes[] = {64, 20, 128, 80, 32};
+    static const int ends[] = {0, 30, 256, 261, 300, 520, 779};
+    int i = 0;
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        for (size_t e = 0; e < sizeof ends / sizeof ends[0]; e++, i++) {
+            int n_positions = ends[e] < shapes[s].n_rows ? shapes[s].n_rows : ends[e];
+            struct attention_case c = {(enum kv_type)(i % 3), 1 + i % 2,   shapes[s].sharing,
+                                       sizes[i % 5],          n_positions, shapes[s].n_rows,
+                                       FILL_RANDOM,           i % 4 == 1};
+            check_case(k, &c);
+            c.fill = (enum fill)(i % N_FILLS);
+            c.hostile = !c.hostile;
+            check_case(k, &c);
+        }
+    }
+}
+
+void check_attention(const struct kernels *k)
+{
+    check_sizes(k);
+    check_rows(k);
 }

@@ -1,93 +1,206 @@
-/* The key-value store's operations: writing the rows of a batch, attention over what was written.
+/* Attention of a batch shared out over the pool. The batch is cut into tiles: rows that follow each
+ * other in one sequence, times the query heads of a key-value head. Where there are many tiles,
+ * threads take one after the other; where there are few (one stream on many cores), every thread
+ * has an equal range of all tiles' chunks of positions, and tiles that lie in several ranges are
+ * merged by whoever finishes last. Either way gives the same bits (docs/numerics.md, "Attention").
  */
 #include "backend/cpu/cpu_impl.h"
 
+#include "backend/cpu/memory.h"
+
 #include <math.h>
-#include <string.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 
 enum {
-    ALONE = 1 << 14,     /* elements below which waking the pool costs more than it saves */
-    ATTENTION_HEADS = 4, /* query heads of one piece of work; they share their keys */
+    ALONE = 1 << 14,      /* elements of keys below which waking the pool costs more */
+    TILES_PER_THREAD = 4, /* fewer are split by positions */
+    SLOT_CHUNKS = 512,    /* longest sequence that is split, in chunks … */
+    SLOT_QUERIES = 8,     /* … of a tile of so many queries */
 };
 
-static void run(struct cpu *c, size_t elems, pool_fn fn, void *job)
+/* --- memory --- */
+
+static bool grow_runs(struct attention_space *s, int max_rows)
 {
-    if (elems < ALONE)
-        fn(job, 0, 1);
-    else
-        pool_run(c->pool, fn, job);
+    if (max_rows <= s->max_rows)
+        return true;
+    struct row_run *runs = realloc(s->runs, (size_t)max_rows * sizeof *runs);
+    if (runs == NULL)
+        return false;
+    s->runs = runs;
+    s->max_rows = max_rows;
+    return true;
 }
 
-struct kv_job {
-    const struct kernels *kernels;
-    const struct kv_store *kv;
-    int layer;
-    const float *k, *v;
-    const struct batch *batch;
-};
-
-/* All key-value heads of one row into one layer of `store`. */
-static void store_row(const struct kv_job *job, uint8_t *store, const float *x, int row)
+/* At least `each` floats for every thread; the old ones are lost. */
+static bool grow_floats(float **p, size_t *had, size_t each, int n_threads)
 {
-    const struct kv_shape *s = &job->kv->shape;
-    int position = job->batch->positions[row];
-    int block = job->batch->tables[row][position / KV_BLOCK_TOKENS];
-    size_t elem_bytes = s->type == KV_F16 ? 2 : 4;
-    uint8_t *at = store + kv_block_at(job->kv, job->layer, block) +
-                  (size_t)(position % KV_BLOCK_TOKENS) * s->head_size * elem_bytes;
-    x += (size_t)row * s->n_kv_heads * s->head_size;
-    for (int h = 0; h < s->n_kv_heads; h++) {
-        if (s->type == KV_F16)
-            job->kernels->to_f16((struct f16 *)at, x, (size_t)s->head_size);
-        else
-            memcpy(at, x, (size_t)s->head_size * sizeof(float));
-        at += (size_t)KV_BLOCK_TOKENS * s->head_size * elem_bytes;
-        x += s->head_size;
-    }
+    if (each <= *had)
+        return true;
+    cpu_free(*p, *had * (size_t)n_threads * sizeof **p);
+    *had = 0;
+    *p = cpu_alloc(each * (size_t)n_threads * sizeof **p);
+    if (*p == NULL)
+        return false;
+    *had = each;
+    return true;
 }
 
-static void kv_write_part(void *context, int thread_i, int n_threads)
+bool attention_reserve(struct cpu *c, const struct kv_store *kv)
 {
-    const struct kv_job *job = context;
-    int begin, end;
-    pool_share(job->batch->n, thread_i, n_threads, &begin, &end);
-    for (int row = begin; row < end; row++) {
-        store_row(job, job->kv->keys, job->k, row);
-        store_row(job, job->kv->values, job->v, row);
-    }
+    struct attention_space *s = &c->attention;
+    int n_threads = pool_n_threads(c->pool);
+    if (!grow_runs(s, c->max_rows))
+        return false;
+    if (kv == NULL)
+        return true;
+    const struct kv_layout *l = &kv->layout;
+    int chunks = (kv->shape.n_blocks - 1) / ATTENTION_BLOCKS + 1;
+    size_t slot = partial_floats(SLOT_QUERIES, l->padded) *
+                  (size_t)(chunks < SLOT_CHUNKS ? chunks : SLOT_CHUNKS);
+    return grow_floats(&s->scratch, &s->scratch_floats, attention_scratch_floats(l), n_threads) &&
+           (n_threads == 1 || grow_floats(&s->partials, &s->slot_floats, slot, n_threads));
 }
 
-void cpu_kv_write(struct backend *b, struct kv_store *kv, int layer, const struct tensor *k,
-                  const struct tensor *v, const struct batch *batch)
+void attention_release(struct cpu *c)
 {
-    struct cpu *c = cpu_of(b);
-    ASSERT(layer >= 0 && layer < kv->shape.n_layers);
-    ASSERT(batch->n <= k->rows && batch->n <= v->rows && k->cols == v->cols);
-    ASSERT(k->cols == kv->shape.n_kv_heads * kv->shape.head_size);
-    struct kv_job job = {&c->kernels, kv, layer, k->data, v->data, batch};
-    run(c, (size_t)batch->n * k->cols, kv_write_part, &job);
+    struct attention_space *s = &c->attention;
+    size_t n_threads = (size_t)pool_n_threads(c->pool);
+    free(s->runs);
+    cpu_free(s->scratch, s->scratch_floats * n_threads * sizeof(float));
+    cpu_free(s->partials, s->slot_floats * n_threads * sizeof(float));
+    *s = (struct attention_space){0};
 }
+
+/* --- tiles --- */
 
 struct attention_job {
-    const struct kernels *kernels;
+    struct cpu *cpu;
     struct attention a;
+    const struct row_run *runs;
+    int n_runs;
+    int parts, part_heads; /* of the query heads of a key-value head */
+    int n_tiles;
+    /* For ranges of chunks: */
+    int64_t n_chunks;                  /* of all tiles */
+    atomic_int done[POOL_MAX_THREADS]; /* chunks of the tile that begins in a thread's range and
+                                          ends beyond it */
 };
 
-/* One piece of work is up to ATTENTION_HEADS query heads of one key-value head of one row. Pieces
- * are dealt out in turn, because later rows of a prefill see more positions than earlier ones. */
-static void attention_part(void *context, int thread_i, int n_threads)
+/* Tiles count runs from the last to the first: later rows of a prompt see more, and go first. */
+static struct attention_tile tile_of(const struct attention_job *job, int i)
+{
+    int per_run = job->a.n_kv_heads * job->parts, sharing = job->a.n_heads / job->a.n_kv_heads;
+    struct row_run run = job->runs[job->n_runs - 1 - i / per_run];
+    int kv_head = i % per_run / job->parts, begin = i % job->parts * job->part_heads;
+    int n = sharing - begin < job->part_heads ? sharing - begin : job->part_heads;
+    return (struct attention_tile){run.row, run.n, kv_head * sharing + begin, n};
+}
+
+/* Cut the batch into runs of at most `limit` rows. */
+static int find_runs(const struct batch *batch, int limit, struct row_run *runs)
+{
+    int n = 0;
+    for (int r = 0; r < batch->n; r++) {
+        if (n > 0 && runs[n - 1].n < limit && batch->tables[r] == batch->tables[r - 1] &&
+            batch->positions[r] == batch->positions[r - 1] + 1)
+            runs[n - 1].n++;
+        else
+            runs[n++] = (struct row_run){r, 1};
+    }
+    return n;
+}
+
+/* Tiles as large as can be while there are enough for all threads. */
+static void cut_tiles(struct attention_job *job, struct row_run *runs, int n_threads)
+{
+    int sharing = job->a.n_heads / job->a.n_kv_heads;
+    job->parts = (sharing - 1) / ATTENTION_QUERIES + 1;
+    job->part_heads = (sharing - 1) / job->parts + 1;
+    job->runs = runs;
+    int limit = ATTENTION_QUERIES / job->part_heads;
+    for (;; limit /= 2) {
+        job->n_runs = find_runs(job->a.batch, limit, runs);
+        job->n_tiles = job->n_runs * job->a.n_kv_heads * job->parts;
+        if (limit == 1 || job->n_runs == job->a.batch->n ||
+            job->n_tiles >= TILES_PER_THREAD * n_threads)
+            return;
+    }
+}
+
+static float *scratch_of(const struct attention_job *job, int thread_i)
+{
+    const struct attention_space *s = &job->cpu->attention;
+    return s->scratch + (size_t)thread_i * s->scratch_floats;
+}
+
+static void tiles_part(void *context, int thread_i, int n_threads)
 {
     const struct attention_job *job = context;
-    const struct attention *a = &job->a;
-    int sharing = a->n_heads / a->n_kv_heads;
-    int per_kv_head = (sharing - 1) / ATTENTION_HEADS + 1;
-    int per_row = per_kv_head * a->n_kv_heads;
-    for (int i = thread_i; i < a->batch->n * per_row; i += n_threads) {
-        int kv_head = i % per_row / per_kv_head, part = i % per_kv_head;
-        int begin = part * ATTENTION_HEADS;
-        int end = begin + ATTENTION_HEADS < sharing ? begin + ATTENTION_HEADS : sharing;
-        job->kernels->attention(a, i / per_row, kv_head * sharing + begin, kv_head * sharing + end);
+    int begin, end;
+    (void)n_threads;
+    while (pool_take(job->cpu->pool, thread_i, 0, job->n_tiles, 1, &begin, &end)) {
+        struct attention_tile t = tile_of(job, begin);
+        job->cpu->kernels.attention(&job->a, &t, scratch_of(job, thread_i));
     }
+}
+
+/* --- ranges of chunks --- */
+
+static int chunks_of(const struct attention_job *job, const struct attention_tile *t)
+{
+    return job->a.batch->positions[t->row + t->n_rows - 1] / ATTENTION_CHUNK + 1;
+}
+
+/* The chunks [begin, end) of a tile whose first chunk is number `at` of all. */
+static void split_tile(struct attention_job *job, const struct attention_tile *t, int64_t at,
+                       int begin, int end, int thread_i, int n_threads)
+{
+    const struct kernels *k = &job->cpu->kernels;
+    const struct attention_space *s = &job->cpu->attention;
+    int n = chunks_of(job, t);
+    int owner = (int)(((at + 1) * n_threads - 1) / job->n_chunks); /* whose range has chunk `at` */
+    size_t stride = partial_floats(t->n_rows * t->n_heads, job->a.layout.padded);
+    float *slot = s->partials + (size_t)owner * s->slot_floats;
+    for (int c = begin; c < end; c++)
+        k->attention_chunk(&job->a, t, c, slot + (size_t)c * stride, scratch_of(job, thread_i));
+    if (atomic_fetch_add(&job->done[owner], end - begin) + end - begin == n)
+        k->attention_merge(&job->a, t, slot, stride, n);
+}
+
+static void chunks_part(void *context, int thread_i, int n_threads)
+{
+    struct attention_job *job = context;
+    int64_t begin = job->n_chunks * thread_i / n_threads;
+    int64_t end = job->n_chunks * (thread_i + 1) / n_threads;
+    int64_t at = 0;
+    for (int i = 0; i < job->n_tiles && at < end; i++) {
+        struct attention_tile t = tile_of(job, i);
+        int n = chunks_of(job, &t);
+        int first = begin > at ? (int)(begin - at < n ? begin - at : n) : 0;
+        int last = end - at < n ? (int)(end - at) : n;
+        if (first == 0 && last == n)
+            job->cpu->kernels.attention(&job->a, &t, scratch_of(job, thread_i));
+        else if (first < last)
+            split_tile(job, &t, at, first, last, thread_i, n_threads);
+        at += n;
+    }
+}
+
+/* Whether tiles are single rows whose partials fit in a slot; sets the count of chunks. */
+static bool can_split(struct attention_job *job)
+{
+    job->n_chunks = 0;
+    for (int i = 0; i < job->n_tiles; i++) {
+        struct attention_tile t = tile_of(job, i);
+        int n = chunks_of(job, &t);
+        if (t.n_rows > 1 || (size_t)n * partial_floats(t.n_heads, job->a.layout.padded) >
+                                job->cpu->attention.slot_floats)
+            return false;
+        job->n_chunks += n;
+    }
+    return job->n_chunks > job->n_tiles;
 }
 
 void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q, struct kv_store *kv,
@@ -97,21 +210,26 @@ void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q, 
     const struct kv_shape *s = &kv->shape;
     ASSERT(batch->n <= q->rows && batch->n <= y->rows && q->cols == y->cols);
     ASSERT(n_heads % s->n_kv_heads == 0 && q->cols == n_heads * s->head_size);
-    size_t work = 0, layer_at = kv_block_at(kv, layer, 0);
+    size_t work = 0;
     for (int r = 0; r < batch->n; r++) {
         ASSERT(batch->positions[r] >= 0);
         work += (size_t)(batch->positions[r] + 1) * q->cols;
     }
-    struct attention_job job = {.kernels = &c->kernels,
-                                .a = {.keys = kv->keys + layer_at,
-                                      .values = kv->values + layer_at,
-                                      .type = s->type,
+    struct attention_job job = {.cpu = c,
+                                .a = {.cells = kv->cells + kv_block_at(kv, layer, 0),
+                                      .layout = kv->layout,
                                       .n_heads = n_heads,
                                       .n_kv_heads = s->n_kv_heads,
-                                      .head_size = s->head_size,
                                       .scale = 1.0f / sqrtf((float)s->head_size),
                                       .q = q->data,
                                       .y = y->data,
                                       .batch = batch}};
-    run(c, work, attention_part, &job);
+    int n_threads = work < ALONE ? 1 : pool_n_threads(c->pool);
+    cut_tiles(&job, c->attention.runs, n_threads);
+    if (n_threads == 1)
+        pool_run_alone(c->pool, tiles_part, &job);
+    else if (job.n_tiles < TILES_PER_THREAD * n_threads && can_split(&job))
+        pool_run(c->pool, chunks_part, &job);
+    else
+        pool_run(c->pool, tiles_part, &job);
 }

@@ -195,7 +195,7 @@ static void same_bits_for_threads_rows_and_instruction_sets(void **state)
     size_t bytes = (size_t)ROWS * HIDDEN * sizeof(float);
     float *expected = malloc(bytes), *found = malloc(bytes);
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
-        enum kv_type kv = t % 2 ? KV_F32 : KV_F16;
+        enum kv_type kv = (enum kv_type)(t % N_KV_TYPES);
         forward_with("ref", 1, types[t], kv, false, expected);
         for (int i = 0; i < ROWS * HIDDEN; i++)
             assert_true(isfinite(expected[i]));
@@ -289,16 +289,30 @@ static void rope_turns_pairs_by_position_times_frequency(void **state)
     b->ops->kv_free(b, kv);
 }
 
+/* What n <= KV_GROUP values are once they went through a store. */
+static void store_as(enum kv_type type, float *x, int n)
+{
+    float amax = 0;
+    for (int i = 0; i < n; i++)
+        amax = fmaxf(amax, fabsf(x[i]));
+    for (int i = 0; i < n; i++) {
+        if (type == KV_F16)
+            x[i] = f16_to_f32(f16_from_f32(x[i]));
+        if (type == KV_Q8)
+            x[i] = rintf(x[i] * (127.0f / amax)) * (amax / 127.0f);
+    }
+}
+
 /* With one position attention returns its value; a copied block answers like its source. */
 static void attention_reads_the_blocks_of_its_table(void **state)
 {
     struct backend *b = ((struct fixture *)*state)->b;
     struct random r = {.state = 3};
-    for (int type = 0; type < 2; type++) {
+    for (int type = 0; type < N_KV_TYPES; type++) {
         struct kv_shape shape = {2, 4, 1, 8, (enum kv_type)type};
         struct kv_store *kv;
         assert_int_equal(b->ops->kv_new(b, &shape, &kv, NULL), OK);
-        assert_int_equal(b->ops->kv_bytes(kv), 2u * 2 * 4 * 16 * 8 * (type == KV_F16 ? 2 : 4));
+        assert_int_equal(b->ops->kv_bytes(kv), 2 * 4 * kv_block_bytes(shape.type, 1, 8));
         struct tensor *k = filled(b, &r, 1, 8), *v = filled(b, &r, 1, 8), *q = filled(b, &r, 1, 16);
         struct tensor *y = tensor(b, 1, 16);
         int32_t position = 0, written = 2, copy = 1, other = 3;
@@ -307,8 +321,7 @@ static void attention_reads_the_blocks_of_its_table(void **state)
         float value[8], found[16];
         b->ops->kv_write(b, kv, 1, k, v, &batch);
         b->ops->read(b, v, 0, 1, value);
-        for (int i = 0; i < 8 && type == KV_F16; i++)
-            value[i] = f16_to_f32(f16_from_f32(value[i]));
+        store_as(shape.type, value, 8);
         b->ops->kv_copy_block(b, kv, written, copy);
         table = &copy;
         b->ops->attention(b, y, q, kv, 1, 2, &batch);

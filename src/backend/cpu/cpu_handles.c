@@ -1,4 +1,4 @@
-/* Tensors, weights and key-value stores of the CPU backend, and the scratch that they imply. */
+/* Tensors and weights of the CPU backend, and the scratch that they imply. */
 #include "backend/cpu/cpu_impl.h"
 
 #include "backend/cpu/memory.h"
@@ -37,7 +37,7 @@ static void turns_release(struct turns *t)
     *t = (struct turns){0};
 }
 
-static bool turns_reserve(struct cpu *c)
+bool cpu_turns_reserve(struct cpu *c)
 {
     struct turns *t = &c->turns;
     int n_pairs = c->max_head / 2;
@@ -64,7 +64,8 @@ enum err cpu_tensor_new(struct backend *b, int rows, int cols, struct tensor **o
     size_t bytes = (size_t)rows * cols * sizeof(float);
     float *data = cpu_alloc(bytes);
     c->max_rows = rows > c->max_rows ? rows : c->max_rows;
-    if (t == NULL || data == NULL || !quantised_reserve(c) || !turns_reserve(c)) {
+    if (t == NULL || data == NULL || !quantised_reserve(c) || !cpu_turns_reserve(c) ||
+        !attention_reserve(c, NULL)) {
         cpu_free(data, bytes);
         free(t);
         return error_set(e, ERR_MEMORY, "activations of %d x %d: no memory for %zu bytes", rows,
@@ -163,66 +164,9 @@ size_t cpu_weight_bytes(const struct weight *w)
     return w->bytes;
 }
 
-enum err cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv_store **out,
-                    struct error *e)
-{
-    struct cpu *c = cpu_of(b);
-    ASSERT(shape->n_layers >= 0 && shape->n_blocks >= 1 && shape->n_kv_heads >= 1);
-    ASSERT(shape->head_size >= 1 && shape->head_size <= SHAPE_MAX_HEAD_SIZE);
-    *out = NULL;
-    uint64_t block_bytes = (uint64_t)KV_BLOCK_TOKENS * shape->head_size * shape->n_kv_heads *
-                           (shape->type == KV_F16 ? 2 : 4);
-    uint64_t bytes;
-    bool fits = size_mul((uint64_t)shape->n_layers * shape->n_blocks, block_bytes, &bytes);
-    struct kv_store *kv = calloc(1, sizeof *kv);
-    uint8_t *keys = fits ? cpu_alloc(bytes) : NULL, *values = fits ? cpu_alloc(bytes) : NULL;
-    c->max_head = shape->head_size > c->max_head ? shape->head_size : c->max_head;
-    if (kv == NULL || keys == NULL || values == NULL || !turns_reserve(c)) {
-        cpu_free(keys, bytes);
-        cpu_free(values, bytes);
-        free(kv);
-        return error_set(e, ERR_MEMORY,
-                         "KV store of %d layers, %d blocks: no memory for 2 x %llu bytes",
-                         shape->n_layers, shape->n_blocks, (unsigned long long)bytes);
-    }
-    *kv = (struct kv_store){.shape = *shape,
-                            .block_bytes = block_bytes,
-                            .bytes = bytes,
-                            .keys = keys,
-                            .values = values};
-    *out = kv;
-    return OK;
-}
-
-void cpu_kv_free(struct backend *b, struct kv_store *kv)
-{
-    (void)b;
-    if (kv == NULL)
-        return;
-    cpu_free(kv->keys, kv->bytes);
-    cpu_free(kv->values, kv->bytes);
-    free(kv);
-}
-
-size_t cpu_kv_bytes(const struct kv_store *kv)
-{
-    return 2 * kv->bytes;
-}
-
-void cpu_kv_copy_block(struct backend *b, struct kv_store *kv, int from, int to)
-{
-    (void)b;
-    if (from == to)
-        return;
-    for (int layer = 0; layer < kv->shape.n_layers; layer++) {
-        size_t source = kv_block_at(kv, layer, from), target = kv_block_at(kv, layer, to);
-        memcpy(kv->keys + target, kv->keys + source, kv->block_bytes);
-        memcpy(kv->values + target, kv->values + source, kv->block_bytes);
-    }
-}
-
 void cpu_scratch_release(struct cpu *c)
 {
     quantised_release(c);
     turns_release(&c->turns);
+    attention_release(c);
 }

@@ -22,9 +22,9 @@ struct weight {
 
 struct kv_store {
     struct kv_shape shape;
-    size_t block_bytes;     /* of one block of one layer: keys, or values */
-    size_t bytes;           /* of keys, and of values */
-    uint8_t *keys, *values; /* [layer][block][kv head][KV_BLOCK_TOKENS][head_size] */
+    struct kv_layout layout;
+    size_t bytes;
+    uint8_t *cells; /* [layer][block] */
 };
 
 /* Cosines and sines of the positions of the last rope operation: all layers ask for the same. */
@@ -34,6 +34,21 @@ struct turns {
     double *inv_freq;        /* [n_pairs] */
     float *table;            /* [n][n_pairs cosines, n_pairs sines] */
     int max_rows, max_pairs; /* what the arrays hold */
+};
+
+/* Rows that follow each other in one sequence, few enough for a tile. */
+struct row_run {
+    int row, n;
+};
+
+/* What attention works in. */
+struct attention_space {
+    struct row_run *runs; /* [max_rows] */
+    int max_rows;
+    float *scratch; /* for each thread `scratch_floats` */
+    size_t scratch_floats;
+    float *partials; /* for each thread `slot_floats`: a long sequence that several threads share */
+    size_t slot_floats;
 };
 
 struct cpu {
@@ -46,6 +61,7 @@ struct cpu {
     struct quant_group *quantised; /* room for n_quantised groups */
     size_t n_quantised;
     struct turns turns;
+    struct attention_space attention;
 };
 
 static inline struct cpu *cpu_of(struct backend *b)
@@ -53,12 +69,12 @@ static inline struct cpu *cpu_of(struct backend *b)
     return (struct cpu *)b;
 }
 
-/* Where a block begins in the keys, and in the values, in bytes. */
+/* Where a block begins in a store. */
 static inline size_t kv_block_at(const struct kv_store *kv, int layer, int block)
 {
     ASSERT(layer >= 0 && layer < kv->shape.n_layers);
     ASSERT(block >= 0 && block < kv->shape.n_blocks);
-    return ((size_t)layer * kv->shape.n_blocks + block) * kv->block_bytes;
+    return ((size_t)layer * kv->shape.n_blocks + block) * kv->layout.block_bytes;
 }
 
 /* The slots of struct backend_ops that concern memory. */
@@ -72,18 +88,25 @@ enum err cpu_weight_new(struct backend *b, enum dtype type, int n_rows, int n_co
                         const void *data, struct weight **out, struct error *e);
 void cpu_weight_free(struct backend *b, struct weight *w);
 size_t cpu_weight_bytes(const struct weight *w);
+
+/* The slots that concern the key-value store: cpu_kv.c, cpu_attention.c. */
 enum err cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv_store **out,
                     struct error *e);
 void cpu_kv_free(struct backend *b, struct kv_store *kv);
 size_t cpu_kv_bytes(const struct kv_store *kv);
 void cpu_kv_copy_block(struct backend *b, struct kv_store *kv, int from, int to);
-
-/* The slots that concern the key-value store (cpu_attention.c). */
 void cpu_kv_write(struct backend *b, struct kv_store *kv, int layer, const struct tensor *k,
                   const struct tensor *v, const struct batch *batch);
 void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q,
                    struct kv_store *kv, int layer, int n_heads, const struct batch *batch);
 
 void cpu_scratch_release(struct cpu *c);
+
+/* Room for the rotations of any row and head there is so far (cpu_handles.c). */
+bool cpu_turns_reserve(struct cpu *c);
+/* Room for attention over a store of this layout, by as many rows as there are so far. Asked again
+ * whenever the rows grow (with NULL). After a failure there is none, but the next asks again. */
+bool attention_reserve(struct cpu *c, const struct kv_store *kv);
+void attention_release(struct cpu *c);
 
 #endif

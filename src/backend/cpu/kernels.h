@@ -67,8 +67,15 @@ struct kernels {
 
     void (*to_f16)(struct f16 *dst, const float *src, size_t n);
 
-    /* Heads [head_begin, head_end) of one row; they share a key-value head. */
-    void (*attention)(const struct attention *a, int row, int head_begin, int head_end);
+    /* A tile, all of its positions, to y. Scratch: attention_scratch_floats, on 64 bytes. */
+    void (*attention)(const struct attention *a, const struct attention_tile *t, float *scratch);
+    /* The same in pieces, so that threads can share a long sequence: chunk c (positions from
+     * c * ATTENTION_CHUNK, seen by every query of the tile) as a partial; then the partials of all
+     * chunks in order, `stride` floats apart, to y. The first of them is overwritten. */
+    void (*attention_chunk)(const struct attention *a, const struct attention_tile *t, int c,
+                            float *partial, float *scratch);
+    void (*attention_merge)(const struct attention *a, const struct attention_tile *t,
+                            float *partials, size_t stride, int n_chunks);
 };
 
 /* `isa` as SHOAL_CPU: NULL or "" takes the best there is, else ref, avx2, avx512 or neon. Any other

@@ -254,35 +254,42 @@ static void rotation_is_within_its_bound(void **state)
 
 /* --- attention --- */
 
-static void store(uint8_t *at, size_t i, float x, enum kv_type type, float *kept)
+/* Element i of an array of the store's type, its scale being number g of `scales`; what it then is. */
+static float store(enum kv_type type, uint8_t *array, size_t i, uint8_t *scales, size_t g, float x)
 {
     struct f16 h = f16_from_f32(x);
-    if (type == KV_F16)
-        memcpy(at + 2 * i, &h, 2);
-    else
-        memcpy(at + 4 * i, &x, 4);
-    *kept = type == KV_F16 ? f16_to_f32(h) : x;
+    float scale = 0x1p-7f * 1.37f;
+    switch (type) {
+    case KV_F16: memcpy(array + 2 * i, &h, 2); return f16_to_f32(h);
+    case KV_F32: memcpy(array + 4 * i, &x, 4); return x;
+    default:
+        memcpy(scales + 4 * g, &scale, 4);
+        array[i] = (uint8_t)(int8_t)lrintf(fminf(fmaxf(x * 90.0f, -127.0f), 127.0f));
+        return (float)(int8_t)array[i] * scale;
+    }
 }
 
 static void check_attention(enum kv_type type, int head_size, int n_positions, float spread)
 {
     struct random random = {.state = (uint64_t)n_positions};
     int n_blocks = (n_positions - 1) / KV_BLOCK_TOKENS + 1;
-    size_t elems = (size_t)n_blocks * KV_BLOCK_TOKENS * head_size;
-    uint8_t *keys = malloc(elems * 4), *values = malloc(elems * 4);
+    struct kv_layout l = kv_layout(type, 1, head_size);
+    size_t elems = (size_t)n_positions * head_size, n = KV_BLOCK_TOKENS;
+    uint8_t *cells = calloc((size_t)n_blocks, l.block_bytes);
     float *kept_k = malloc(elems * 4), *kept_v = malloc(elems * 4);
     int32_t *table = malloc((size_t)n_blocks * sizeof *table);
     for (int b = 0; b < n_blocks; b++)
         table[b] = n_blocks - 1 - b; /* blocks in reverse */
-    for (int p = 0; p < n_positions; p++) {
+    for (int position = 0; position < n_positions; position++) {
+        size_t p = (size_t)(position % KV_BLOCK_TOKENS);
+        uint8_t *keys = cells + (size_t)table[position / KV_BLOCK_TOKENS] * l.block_bytes;
+        uint8_t *values = keys + l.key_bytes;
         for (int d = 0; d < head_size; d++) {
-            size_t at =
-                ((size_t)table[p / KV_BLOCK_TOKENS] * KV_BLOCK_TOKENS + p % KV_BLOCK_TOKENS) *
-                    head_size +
-                d;
-            size_t kept = (size_t)p * head_size + d;
-            store(keys, at, random_unit(&random) * spread, type, &kept_k[kept]);
-            store(values, at, random_unit(&random), type, &kept_v[kept]);
+            size_t kept = (size_t)position * head_size + d, g = (size_t)(d / KV_GROUP);
+            kept_k[kept] = store(type, keys, d * n + p, keys + n * head_size, g * n + p,
+                                 random_unit(&random) * spread);
+            kept_v[kept] = store(type, values, p * l.padded + d, values + n * l.padded,
+                                 p * l.n_groups + g, random_unit(&random));
         }
     }
     float *q = new_values(&random, FILL_RANDOM, (size_t)head_size),
@@ -290,11 +297,10 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
     int32_t position = n_positions - 1;
     const int32_t *tables[] = {table};
     struct batch batch = {1, &position, tables};
-    struct attention a = {keys, values, type,  1, 1, head_size, 1.0f / sqrtf((float)head_size),
-                          q,    y,      &batch};
+    struct attention a = {cells, l, 1, 1, 1.0f / sqrtf((float)head_size), q, y, &batch};
     struct kernels k;
     kernels_ref(&k);
-    k.attention(&a, 0, 0, 1);
+    k.attention(&a, &(struct attention_tile){0, 1, 0, 1}, NULL);
 
     double *scores = malloc((size_t)n_positions * sizeof *scores);
     double max = -INFINITY, size = 0, sum = 0;
@@ -311,7 +317,7 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
     for (int p = 0; p < n_positions; p++)
         sum += scores[p] = exp(scores[p] - max);
     /* Weights are off by the error of two scores; sums have ATTENTION_CHUNK and merge roundings. */
-    double weight_error = 2 * (head_size / STRIPES + 8) * U * size + 4 * U * (1 + 2 * size);
+    double weight_error = 2 * (head_size + 4) * U * size + 4 * U * (1 + 2 * size);
     double bound = 2 * weight_error + (ATTENTION_CHUNK + n_positions / ATTENTION_CHUNK * 4 + 8) * U;
     for (int d = 0; d < head_size; d++) {
         double expected = 0, mass = 0;
@@ -321,7 +327,7 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
         }
         assert_true(fabs(y[d] - expected) <= bound * mass);
     }
-    free(keys), free(values), free(kept_k), free(kept_v), free(table), free(q), free(y);
+    free(cells), free(kept_k), free(kept_v), free(table), free(q), free(y);
     free(scores);
 }
 
@@ -334,6 +340,7 @@ static void attention_is_within_its_bound(void **state)
         for (size_t j = 0; j < sizeof sizes / sizeof sizes[0]; j++) {
             check_attention(KV_F32, sizes[j], lengths[i], 1.0f);
             check_attention(KV_F16, sizes[j], lengths[i], 1.0f);
+            check_attention(KV_Q8, sizes[j], lengths[i], 1.0f);
             check_attention(KV_F32, sizes[j], lengths[i], 100.0f); /* one position wins */
         }
     }

@@ -1,7 +1,7 @@
-/* Attention of one query head over the positions of its sequence: the definition (docs/numerics.md,
- * "Attention"). Positions are taken in chunks of ATTENTION_CHUNK; a chunk's weights are relative
- * to its own maximum, and chunks are merged in order, so the result does not depend on how many
- * rows were computed together or when. */
+/* Attention over the positions of a sequence: the definition (docs/numerics.md, "Attention").
+ * Positions are taken in chunks of ATTENTION_CHUNK; a chunk's weights are relative to its own
+ * maximum, and chunks are merged in order, so the result does not depend on how many rows were
+ * computed together, by how many threads, or when. */
 #include "backend/cpu/ref/ref.h"
 
 #include "tensor/exact_math.h"
@@ -9,62 +9,94 @@
 #include <math.h>
 #include <string.h>
 
-/* The state of a softmax-weighted sum: weights are e^(score - max), sum is theirs. */
-struct partial {
+/* One query's part of a partial. */
+struct state {
     float max, sum;
     float out[SHAPE_MAX_HEAD_SIZE];
 };
 
-struct head {
+struct query {
     const struct attention *a;
     const int32_t *table;
-    int kv_head;
+    int kv_head, n_positions;
     const float *q;
+    float *y;
 };
 
-static float stored(const struct head *h, const uint8_t *store, int position, int d)
+static struct query query_of(const struct attention *a, const struct attention_tile *t, int i)
 {
-    size_t i = kv_offset(h->a, h->table[position / KV_BLOCK_TOKENS], h->kv_head) +
-               (size_t)(position % KV_BLOCK_TOKENS) * h->a->head_size + d;
+    int row = t->row + i / t->n_heads, head = t->head + i % t->n_heads;
+    size_t at = ((size_t)row * a->n_heads + head) * a->layout.head_size;
+    return (struct query){.a = a,
+                          .table = a->batch->tables[row],
+                          .kv_head = head / (a->n_heads / a->n_kv_heads),
+                          .n_positions = tile_positions(a, t, i),
+                          .q = a->q + at,
+                          .y = a->y + at};
+}
+
+/* Element i of an array of the store's type; codes take scale number g of `scales`. */
+static float element(enum kv_type type, const uint8_t *array, size_t i, const uint8_t *scales,
+                     size_t g)
+{
     struct f16 half;
     float f;
-    if (h->a->type == KV_F16) {
-        memcpy(&half, store + 2 * i, 2);
-        return f16_to_f32(half);
+    switch (type) {
+    case KV_F16: memcpy(&half, array + 2 * i, 2); return f16_to_f32(half);
+    case KV_F32: memcpy(&f, array + 4 * i, 4); return f;
+    default: memcpy(&f, scales + 4 * g, 4); return (float)(int8_t)array[i] * f;
     }
-    memcpy(&f, store + 4 * i, 4);
-    return f;
 }
 
-static float score(const struct head *h, int position)
+static float key(const struct query *q, int position, int d)
 {
-    float sums[STRIPES] = {0};
-    for (int d = 0; d < h->a->head_size; d++)
-        sums[d % STRIPES] = fmaf(h->q[d], stored(h, h->a->keys, position, d), sums[d % STRIPES]);
-    return stripe_tree(sums) * h->a->scale;
+    const struct kv_layout *l = &q->a->layout;
+    const uint8_t *keys = kv_head_at(q->a, q->table[position / KV_BLOCK_TOKENS], q->kv_head);
+    size_t p = (size_t)(position % KV_BLOCK_TOKENS), n = KV_BLOCK_TOKENS;
+    return element(l->type, keys, d * n + p, keys + n * l->head_size, d / KV_GROUP * n + p);
 }
 
-/* Positions [begin, end), at most a chunk. */
-static void attend_chunk(const struct head *h, int begin, int end, struct partial *c)
+static float value(const struct query *q, int position, int d)
+{
+    const struct kv_layout *l = &q->a->layout;
+    const uint8_t *values =
+        kv_head_at(q->a, q->table[position / KV_BLOCK_TOKENS], q->kv_head) + l->key_bytes;
+    size_t p = (size_t)(position % KV_BLOCK_TOKENS), n = KV_BLOCK_TOKENS;
+    return element(l->type, values, p * l->padded + d, values + n * l->padded,
+                   p * l->n_groups + d / KV_GROUP);
+}
+
+static float score(const struct query *q, int position)
+{
+    float sum = 0;
+    for (int d = 0; d < q->a->layout.head_size; d++)
+        sum = fmaf(q->q[d], key(q, position, d), sum);
+    return sum * q->a->scale;
+}
+
+static void attend_chunk(const struct query *q, int c, struct state *s)
 {
     float scores[ATTENTION_CHUNK], sums[STRIPES] = {0};
-    c->max = -INFINITY;
-    for (int p = begin; p < end; p++) {
-        float s = scores[p - begin] = score(h, p);
-        c->max = s > c->max ? s : c->max; /* a NaN is not greater; it comes back in the weights */
+    int begin = c * ATTENTION_CHUNK, head_size = q->a->layout.head_size;
+    int n = q->n_positions - begin < ATTENTION_CHUNK ? q->n_positions - begin : ATTENTION_CHUNK;
+    s->max = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        scores[i] = score(q, begin + i);
+        s->max = scores[i] > s->max ? scores[i] : s->max; /* a NaN is not greater; it comes back
+                                                             in the weights */
     }
-    memset(c->out, 0, (size_t)h->a->head_size * sizeof c->out[0]);
-    for (int p = begin; p < end; p++) {
-        float weight = exact_expf(scores[p - begin] - c->max);
-        sums[(p - begin) % STRIPES] += weight;
-        for (int d = 0; d < h->a->head_size; d++)
-            c->out[d] = fmaf(weight, stored(h, h->a->values, p, d), c->out[d]);
+    memset(s->out, 0, (size_t)head_size * sizeof s->out[0]);
+    for (int i = 0; i < n; i++) {
+        float weight = exact_expf(scores[i] - s->max);
+        sums[i % STRIPES] += weight;
+        for (int d = 0; d < head_size; d++)
+            s->out[d] = fmaf(weight, value(q, begin + i, d), s->out[d]);
     }
-    c->sum = stripe_tree(sums);
+    s->sum = stripe_tree(sums);
 }
 
 /* all = all merged with the chunk after it. */
-static void merge(struct partial *all, const struct partial *chunk, int head_size)
+static void merge(struct state *all, const struct state *chunk, int head_size)
 {
     float max = chunk->max > all->max ? chunk->max : all->max;
     float keep = exact_expf(all->max - max), take = exact_expf(chunk->max - max);
@@ -74,23 +106,65 @@ static void merge(struct partial *all, const struct partial *chunk, int head_siz
     all->max = max;
 }
 
-void attention_ref(const struct attention *a, int row, int head_begin, int head_end)
+static void finish(const struct query *q, const struct state *all)
 {
-    int n_positions = a->batch->positions[row] + 1;
-    for (int head_i = head_begin; head_i < head_end; head_i++) {
-        size_t at = ((size_t)row * a->n_heads + head_i) * a->head_size;
-        struct head h = {.a = a,
-                         .table = a->batch->tables[row],
-                         .kv_head = head_i / (a->n_heads / a->n_kv_heads),
-                         .q = a->q + at};
-        struct partial all, chunk;
-        for (int begin = 0; begin < n_positions; begin += ATTENTION_CHUNK) {
-            int end = begin + ATTENTION_CHUNK < n_positions ? begin + ATTENTION_CHUNK : n_positions;
-            attend_chunk(&h, begin, end, begin == 0 ? &all : &chunk);
-            if (begin > 0)
-                merge(&all, &chunk, a->head_size);
+    for (int d = 0; d < q->a->layout.head_size; d++)
+        q->y[d] = all->out[d] / all->sum;
+}
+
+void attention_ref(const struct attention *a, const struct attention_tile *t, float *scratch)
+{
+    (void)scratch;
+    for (int i = 0; i < t->n_rows * t->n_heads; i++) {
+        struct query q = query_of(a, t, i);
+        struct state all, chunk;
+        attend_chunk(&q, 0, &all);
+        for (int c = 1; c * ATTENTION_CHUNK < q.n_positions; c++) {
+            attend_chunk(&q, c, &chunk);
+            merge(&all, &chunk, a->layout.head_size);
         }
-        for (int d = 0; d < a->head_size; d++)
-            a->y[at + d] = all.out[d] / all.sum;
+        finish(&q, &all);
+    }
+}
+
+void attention_chunk_ref(const struct attention *a, const struct attention_tile *t, int c,
+                         float *partial, float *scratch)
+{
+    (void)scratch;
+    int n = t->n_rows * t->n_heads;
+    struct partial p = partial_at(partial, n);
+    for (int i = 0; i < n; i++) {
+        struct query q = query_of(a, t, i);
+        struct state s;
+        attend_chunk(&q, c, &s);
+        p.max[i] = s.max;
+        p.sum[i] = s.sum;
+        memcpy(p.out + (size_t)i * a->layout.padded, s.out,
+               (size_t)a->layout.head_size * sizeof s.out[0]);
+    }
+}
+
+/* Query i of a partial. */
+static void state_of(struct state *s, const struct attention *a, struct partial p, int i)
+{
+    s->max = p.max[i];
+    s->sum = p.sum[i];
+    memcpy(s->out, p.out + (size_t)i * a->layout.padded,
+           (size_t)a->layout.head_size * sizeof s->out[0]);
+}
+
+void attention_merge_ref(const struct attention *a, const struct attention_tile *t, float *partials,
+                         size_t stride, int n_chunks)
+{
+    int n = t->n_rows * t->n_heads;
+    for (int i = 0; i < n; i++) {
+        struct query q = query_of(a, t, i);
+        struct state all, chunk;
+        state_of(&all, a, partial_at(partials, n), i);
+        for (int c = 1; c < n_chunks; c++) {
+            state_of(&chunk, a, partial_at(partials + c * stride, n), i);
+            merge(&all, &chunk, a->layout.head_size);
+        }
+        finish(&q, &all);
     }
 }

@@ -19,5 +19,7 @@ void kernels_ref(struct kernels *k)
         .rotate = rotate_ref,
         .to_f16 = to_f16_ref,
         .attention = attention_ref,
+        .attention_chunk = attention_chunk_ref,
+        .attention_merge = attention_merge_ref,
     };
 }

@@ -20,6 +20,10 @@ void silu_mul_ref(float *y, const float *gate, const float *up, size_t n);
 void add_ref(float *x, const float *y, size_t n);
 void rotate_ref(float *head, const float *turn, int rope_size, bool halves);
 void to_f16_ref(struct f16 *dst, const float *src, size_t n);
-void attention_ref(const struct attention *a, int row, int head_begin, int head_end);
+void attention_ref(const struct attention *a, const struct attention_tile *t, float *scratch);
+void attention_chunk_ref(const struct attention *a, const struct attention_tile *t, int c,
+                         float *partial, float *scratch);
+void attention_merge_ref(const struct attention *a, const struct attention_tile *t, float *partials,
+                         size_t stride, int n_chunks);
 
 #endif

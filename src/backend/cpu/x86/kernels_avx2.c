@@ -16,4 +16,6 @@ void kernels_avx2(struct kernels *k)
     k->rotate = rotate_avx2;
     k->to_f16 = to_f16_avx2;
     k->attention = attention_avx2;
+    k->attention_chunk = attention_chunk_avx2;
+    k->attention_merge = attention_merge_avx2;
 }

@@ -16,4 +16,6 @@ void kernels_avx512(struct kernels *k)
     k->rotate = rotate_avx512;
     k->to_f16 = to_f16_avx512;
     k->attention = attention_avx512;
+    k->attention_chunk = attention_chunk_avx512;
+    k->attention_merge = attention_merge_avx512;
 }

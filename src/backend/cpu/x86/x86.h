@@ -4,16 +4,8 @@
 #ifndef SHOAL_BACKEND_CPU_X86_X86_H
 #define SHOAL_BACKEND_CPU_X86_X86_H
 
+#include "backend/cpu/inline.h"
 #include "backend/cpu/kernels.h"
-
-/* Loops over a constant count that must become straight code, so that arrays of vectors stay in
- * registers; the two compilers spell the wish differently. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define FORCE_INLINE static inline __attribute__((always_inline))
 
 enum { TOKEN_BLOCK = 64 }; /* tokens whose activations stay in the second-level cache */
 
@@ -25,7 +17,11 @@ void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n
 void silu_mul_avx2(float *y, const float *gate, const float *up, size_t n);
 void rotate_avx2(float *head, const float *turn, int rope_size, bool halves);
 void to_f16_avx2(struct f16 *dst, const float *src, size_t n);
-void attention_avx2(const struct attention *a, int row, int head_begin, int head_end);
+void attention_avx2(const struct attention *a, const struct attention_tile *t, float *scratch);
+void attention_chunk_avx2(const struct attention *a, const struct attention_tile *t, int c,
+                          float *partial, float *scratch);
+void attention_merge_avx2(const struct attention *a, const struct attention_tile *t,
+                          float *partials, size_t stride, int n_chunks);
 void matmul_f32_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_f16_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_bf16_avx2(const struct matmul *m, int panel_begin, int panel_end);
@@ -39,7 +35,11 @@ void rms_norm_avx512(float *y, const float *x, const float *gain, float eps, int
 void silu_mul_avx512(float *y, const float *gate, const float *up, size_t n);
 void rotate_avx512(float *head, const float *turn, int rope_size, bool halves);
 void to_f16_avx512(struct f16 *dst, const float *src, size_t n);
-void attention_avx512(const struct attention *a, int row, int head_begin, int head_end);
+void attention_avx512(const struct attention *a, const struct attention_tile *t, float *scratch);
+void attention_chunk_avx512(const struct attention *a, const struct attention_tile *t, int c,
+                            float *partial, float *scratch);
+void attention_merge_avx512(const struct attention *a, const struct attention_tile *t,
+                            float *partials, size_t stride, int n_chunks);
 void matmul_f32_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_f16_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_bf16_avx512(const struct matmul *m, int panel_begin, int panel_end);
