@@ -1,31 +1,52 @@
-/* Small pieces come from the heap. From HEAP_LIMIT up a piece is a mapping of its own, so that
- * unloading a model returns its memory at once; from HUGE_PAGE up it starts on a huge page
- * boundary: the mapping is made one huge page longer and both overhangs are given back. */
+/* Small pieces come from the heap, very large ones are mappings of their own. What is between,
+ * which is nearly every weight, is cut one after the other from regions: a matrix is seldom a whole
+ * number of huge pages, and in a mapping of its own its end (of a 1B model's weights one byte in
+ * seven) would stand on small pages. A region is address space, not memory: what nobody has written
+ * takes none.
+ *
+ *     region   [header | piece | piece | piece | … not cut yet ]   REGION bytes, at a multiple of
+ * it
+ *
+ * Freeing a piece gives its whole pages back to the system at once; it is not cut again (so that
+ * every piece is zero), and the region goes with its last piece. */
 #include "backend/cpu/memory.h"
 
 #include "base/size.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-enum { ALIGNMENT = 64, HEAP_LIMIT = 64 << 10, HUGE_PAGE = 2 << 20 };
+enum {
+    ALIGNMENT = 64,
+    HEAP_LIMIT = 64 << 10,
+    HUGE_PAGE = 2 << 20,
+    REGION = 256 << 20,
+    REGION_LIMIT = REGION / 4, /* from here up a piece has a mapping of its own */
+};
 
-static void *map(size_t bytes)
+/* The first bytes of a region. */
+struct region {
+    size_t used; /* the header included */
+    size_t n_pieces;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards `current` and all headers */
+static struct region *current;                           /* where pieces are cut; NULL: none yet */
+
+/* A mapping of `bytes` at a multiple of `alignment`: it is made longer, and the overhangs are given
+ * back. NULL: no memory. */
+static void *map_aligned(size_t bytes, size_t alignment)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-static void *map_huge(size_t bytes)
-{
-    uint64_t longer, whole;
-    if (!size_align(bytes, 4096, &whole) || !size_add(whole, HUGE_PAGE, &longer))
+    uint64_t longer, whole, page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (!size_align(bytes, page, &whole) || !size_add(whole, alignment, &longer))
         return NULL;
-    char *start = map(longer);
-    if (start == NULL)
+    char *start = mmap(NULL, longer, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED)
         return NULL;
-    size_t before = -(uintptr_t)start % HUGE_PAGE;
+    size_t before = -(uintptr_t)start % alignment;
     size_t after = longer - before - whole;
     if (before > 0)
         munmap(start, before);
@@ -35,15 +56,50 @@ static void *map_huge(size_t bytes)
     return start + before;
 }
 
+/* `lock` is held. */
+static void *cut(size_t bytes)
+{
+    if (current == NULL || bytes > REGION - current->used) {
+        struct region *fresh = map_aligned(REGION, REGION);
+        if (fresh == NULL)
+            return NULL;
+        current = fresh; /* the one before goes with its last piece */
+        current->used = ALIGNMENT;
+    }
+    char *piece = (char *)current + current->used;
+    current->used += bytes;
+    current->n_pieces++;
+    return piece;
+}
+
+/* `lock` is held. */
+static void give_back(char *piece, size_t bytes)
+{
+    struct region *r = (struct region *)((uintptr_t)piece & -(uintptr_t)REGION);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)piece + page - 1) & -page,
+              last = ((uintptr_t)piece + bytes) & -page;
+    if (--r->n_pieces == 0) {
+        munmap(r, REGION);
+        current = r == current ? NULL : current;
+    } else if (first < last) {
+        madvise((void *)first, last - first, MADV_DONTNEED);
+    }
+}
+
 void *cpu_alloc(size_t bytes)
 {
-    if (bytes >= HUGE_PAGE)
-        return map_huge(bytes);
-    if (bytes >= HEAP_LIMIT)
-        return map(bytes);
     uint64_t whole;
+    if (bytes >= REGION_LIMIT)
+        return map_aligned(bytes, HUGE_PAGE);
     if (!size_align(bytes ? bytes : 1, ALIGNMENT, &whole))
         return NULL;
+    if (bytes >= HEAP_LIMIT) {
+        pthread_mutex_lock(&lock);
+        void *piece = cut(whole);
+        pthread_mutex_unlock(&lock);
+        return piece;
+    }
     void *p = aligned_alloc(ALIGNMENT, whole);
     if (p != NULL)
         memset(p, 0, whole);
@@ -54,8 +110,13 @@ void cpu_free(void *p, size_t bytes)
 {
     if (p == NULL)
         return;
-    if (bytes >= HEAP_LIMIT)
+    if (bytes >= REGION_LIMIT) {
         munmap(p, bytes);
-    else
+    } else if (bytes >= HEAP_LIMIT) {
+        pthread_mutex_lock(&lock);
+        give_back(p, bytes);
+        pthread_mutex_unlock(&lock);
+    } else {
         free(p);
+    }
 }

@@ -1,6 +1,6 @@
-/* Memory of the CPU backend: zeroed, 64-byte aligned, large pieces straight from the kernel and on
- * huge pages where it gives them (a decode step reads every weight once; with 4 KiB pages it would
- * spend a good part of that on address translation). Any thread. */
+/* Memory of the CPU backend: zeroed, 64-byte aligned, and on huge pages where the system gives them
+ * (a decode step reads every weight once; with 4 KiB pages it would spend a good part of that on
+ * address translation). Freed memory goes back to the system at once. Any thread. */
 #ifndef SHOAL_BACKEND_CPU_MEMORY_H
 #define SHOAL_BACKEND_CPU_MEMORY_H
 
