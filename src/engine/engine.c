@@ -38,12 +38,15 @@ struct engine {
     bool stopping;   /* engine_free was called */
     bool closed;     /* nothing is accepted any more */
     struct error failure; /* code OK while none */
-    struct engine_stats stats;
+    struct engine_stats stats; /* as the thread published them last, but for the next two */
+    uint64_t n_refused, n_prompt_tokens;
 
     /* The thread's own. */
+    struct engine_stats counts; /* what stats will be */
+    time_us next_deadline_us;   /* of those that live, at the earliest; 0: none */
     struct schedule *schedule;
     int n_flights;
-    struct request **by_sequence; /* [max_live + n_slots] */
+    struct request **by_sequence; /* [max_live] */
     struct sampler_scratch *scratch;
 };
 
@@ -73,7 +76,15 @@ static void build_schedule(struct engine *g)
                                                           .n_slots = o->n_slots,
                                                           .max_rows = o->max_rows,
                                                           .n_flights = g->n_flights,
-                                                          .max_sequences = g->max_live});
+                                                          .max_sequences = g->max_live,
+                                                          .max_draft = o->max_draft,
+                                                          .max_itl_us = o->max_itl_us,
+                                                          .max_stretch = o->max_stretch,
+                                                          .cache_key = o->cache_key,
+                                                          .no_reuse = o->no_reuse});
+    g->counts = (struct engine_stats){
+        .blocks_total = o->n_blocks, .n_slots = o->n_slots, .n_flights = g->n_flights};
+    g->stats = g->counts;
 }
 
 enum err engine_new(const struct engine_options *o, struct engine **out, struct error *e)
@@ -84,10 +95,9 @@ enum err engine_new(const struct engine_options *o, struct engine **out, struct 
     g->options = *o;
     g->max_live = o->n_slots + o->max_queued;
     g->live = xcalloc((size_t)g->max_live, sizeof(struct request *));
-    g->by_sequence = xcalloc((size_t)(g->max_live + o->n_slots), sizeof(struct request *));
+    g->by_sequence = xcalloc((size_t)g->max_live, sizeof(struct request *));
     g->messages = queue_new(g->max_live + 1);
     g->scratch = sampler_scratch_new(o->vocab);
-    g->stats.blocks_total = o->n_blocks;
     pthread_mutex_init(&g->lock, NULL);
     build_schedule(g);
     int failed = pthread_create(&g->thread, NULL, engine_main, g);
@@ -130,12 +140,13 @@ static enum err accept(struct engine *g, struct request *r, struct error *e)
         return error_set(e, ERR_CLOSED, "the engine has stopped: %s", g->failure.text);
     if (g->stopping || g->closed)
         return error_set(e, ERR_CLOSED, "the engine is stopping");
-    if (g->n_live == g->max_live)
+    if (g->n_live == g->max_live) {
+        g->n_refused++;
         return error_set(e, ERR_FULL, "%d requests run or wait already", g->n_live);
+    }
     r->id = ++g->next_id;
     g->live[g->n_live++] = r;
-    g->stats.requests++;
-    g->stats.prompt_tokens += (uint64_t)r->n_prompt;
+    g->n_prompt_tokens += (uint64_t)r->n_prompt;
     enum err err = queue_try_push(g->messages, r);
     ASSERT(err == OK); /* one place per live request, one for the engine */
     return OK;
@@ -152,6 +163,8 @@ enum err engine_submit(struct engine *g, const struct request_options *o, uint64
     err = schedule_room(g->schedule, o->n_prompt, o->max_tokens, &r->room, e); /* reads constants */
     if (err == OK) {
         r->submitted_us = clock_now_us();
+        if (r->deadline_us > 0)
+            r->deadline_at_us = r->submitted_us + r->deadline_us;
         pthread_mutex_lock(&g->lock);
         err = accept(g, r, e);
         if (err == OK)
@@ -190,42 +203,89 @@ void engine_stats(struct engine *g, struct engine_stats *out)
     pthread_mutex_lock(&g->lock);
     *out = g->stats;
     out->queued = g->n_live - g->stats.running;
+    out->requests = g->next_id;
+    out->refused = g->n_refused;
+    out->prompt_tokens = g->n_prompt_tokens;
     pthread_mutex_unlock(&g->lock);
 }
 
 /* ---- the thread: the end of requests ---- */
 
-static void update_stats(struct engine *g)
+/* What has been counted becomes visible to others: once a step, not once a token. */
+static void publish(struct engine *g)
 {
+    struct engine_stats *c = &g->counts;
     struct schedule_counts counts;
     schedule_count(g->schedule, &counts);
+    c->running = counts.running;
+    c->in_flight = counts.in_flight;
+    c->blocks_used = counts.blocks_used;
+    c->blocks_idle = counts.blocks_idle;
+    c->rows = counts.rows;
+    c->preempted = counts.preempted;
+    c->cached_tokens = counts.cached_tokens;
+    c->started_tokens = counts.prompt_tokens;
+    c->guessed = counts.guessed;
+    c->right = counts.right;
+    struct pipeline_stats own;
+    pipeline_stats(g->options.pipeline, &own);
+    c->busy_us = own.busy_us;
     pthread_mutex_lock(&g->lock);
-    g->stats.running = counts.running;
-    g->stats.blocks_used = counts.blocks_used;
+    g->stats = *c;
     pthread_mutex_unlock(&g->lock);
+}
+
+static void account_end(struct engine *g, const struct request *r, enum finish_reason finish,
+                        time_us now)
+{
+    struct engine_stats *c = &g->counts;
+    struct request_timings t;
+    request_timings(r, now, &t);
+    c->ended[finish]++;
+    if (r->n_output == 0)
+        return;
+    histogram_add(&c->whole, now - r->submitted_us);
+    histogram_add(&c->queue, t.queued_us);
+    histogram_add(&c->prefill, t.prefill_us);
+    histogram_add(&c->decode, t.decode_us);
 }
 
 /* The request leaves schedule and books, then hears its last event, and is gone. */
 static void end_request(struct engine *g, struct request *r, enum finish_reason finish,
                         int32_t token, const char *stop, const struct error *error)
 {
+    time_us now = clock_now_us();
+    schedule_clock(g->schedule, now);
     if (r->sequence >= 0) {
+        schedule_account(g->schedule, r->sequence, &r->account);
         g->by_sequence[r->sequence] = NULL;
         schedule_end(g->schedule, r->sequence);
     }
+    account_end(g, r, finish, now);
     pthread_mutex_lock(&g->lock);
     int i = 0;
     while (g->live[i] != r)
         i++;
     g->live[i] = g->live[--g->n_live];
-    g->stats.output_tokens += (uint64_t)r->n_output;
     pthread_mutex_unlock(&g->lock);
-    update_stats(g);
-    request_finish(r, finish, token, stop, error, clock_now_us());
+    publish(g);
+    request_finish(r, finish, token, stop, error, now);
     request_free(r);
 }
 
 /* ---- the thread: messages ---- */
+
+static enum err add_sequence(struct engine *g, struct request *r, struct error *e)
+{
+    struct sequence_options o = {.prompt = r->prompt,
+                                 .n_prompt = r->n_prompt,
+                                 .room = r->room,
+                                 .priority = r->priority,
+                                 .no_draft = r->no_draft};
+    r->added_us = clock_now_us();
+    schedule_clock(g->schedule, r->added_us);
+    return schedule_add(g->schedule, &o, &r->sequence, e);
+}
 
 /* A new request: into the schedule, unless it is over before it begins. */
 static void start_request(struct engine *g, struct request *r)
@@ -238,12 +298,15 @@ static void start_request(struct engine *g, struct request *r)
         end_request(g, r, FINISH_CANCELLED, -1, NULL, NULL);
     } else if (r->room == 0) {
         end_request(g, r, FINISH_LENGTH, -1, NULL, NULL);
-    } else if (schedule_add(g->schedule, r->prompt, r->n_prompt, r->room, &r->sequence, &e) != OK) {
+    } else if (add_sequence(g, r, &e) != OK) {
         end_request(g, r, FINISH_ERROR, -1, NULL, &e);
     } else {
         g->by_sequence[r->sequence] = r;
         free(r->prompt);
         r->prompt = NULL;
+        if (r->deadline_at_us > 0 &&
+            (g->next_deadline_us == 0 || r->deadline_at_us < g->next_deadline_us))
+            g->next_deadline_us = r->deadline_at_us;
     }
 }
 
@@ -257,6 +320,40 @@ static struct request *next_cancelled(struct engine *g)
             found = g->live[i];
     pthread_mutex_unlock(&g->lock);
     return found;
+}
+
+/* Whose deadline has passed; NULL when there is none left, and then the next one is known. */
+static struct request *next_overdue(struct engine *g, time_us now)
+{
+    struct request *found = NULL;
+    time_us next = 0;
+    pthread_mutex_lock(&g->lock);
+    for (int i = 0; i < g->n_live && found == NULL; i++) {
+        struct request *r = g->live[i];
+        if (r->sequence < 0 || r->deadline_at_us == 0)
+            continue;
+        if (r->deadline_at_us <= now)
+            found = r;
+        else if (next == 0 || r->deadline_at_us < next)
+            next = r->deadline_at_us;
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (found == NULL)
+        g->next_deadline_us = next;
+    return found;
+}
+
+static void end_overdue(struct engine *g)
+{
+    time_us now = clock_now_us();
+    if (g->next_deadline_us == 0 || now < g->next_deadline_us)
+        return;
+    for (struct request *r; (r = next_overdue(g, now)) != NULL;) {
+        struct error e;
+        error_set(&e, ERR_TIMEOUT, "the deadline of %lld ms has passed after %d tokens",
+                  (long long)(r->deadline_us / 1000), r->n_output);
+        end_request(g, r, FINISH_ERROR, -1, NULL, &e);
+    }
 }
 
 /* Heed the flags; true when the engine is to stop. */
@@ -287,12 +384,21 @@ static bool take_messages(struct engine *g)
 {
     void *message;
     bool stopping = false;
-    for (time_us wait = idle_time(g); queue_pop(g->messages, &message, wait) == OK; wait = 0) {
+    time_us begin = clock_now_us(), wait = idle_time(g);
+    bool idle = wait != 0;
+    while (queue_pop(g->messages, &message, wait) == OK) {
+        if (idle)
+            g->counts.idle_us += clock_now_us() - begin;
+        idle = false;
+        wait = 0;
         if (message == g)
             stopping |= look(g);
         else
             start_request(g, message);
     }
+    if (idle)
+        g->counts.idle_us += clock_now_us() - begin;
+    end_overdue(g);
     return stopping;
 }
 
@@ -301,20 +407,24 @@ static bool take_messages(struct engine *g)
 static enum err submit_steps(struct engine *g, struct error *e)
 {
     struct step step;
+    schedule_clock(g->schedule, clock_now_us());
     while (schedule_next(g->schedule, &step)) {
-        const int *admitted;
-        int n = schedule_admitted(g->schedule, &admitted);
-        for (int i = 0; i < n; i++)
-            g->by_sequence[admitted[i]]->started_us = clock_now_us();
         enum err err = pipeline_submit(g->options.pipeline, &step, e);
         if (err != OK)
             return err;
-        pthread_mutex_lock(&g->lock);
-        g->stats.steps++;
-        pthread_mutex_unlock(&g->lock);
-        update_stats(g);
+        g->counts.steps++;
+        publish(g);
     }
     return OK;
+}
+
+static void account_token(struct engine *g, const struct request *r, time_us now)
+{
+    g->counts.output_tokens++;
+    if (r->n_output == 0)
+        histogram_add(&g->counts.first_token, now - r->submitted_us);
+    else
+        histogram_add(&g->counts.between_tokens, now - r->last_us);
 }
 
 /* Sample one sequence's next token and tell its owner. */
@@ -332,35 +442,51 @@ static void next_token(struct engine *g, struct request *r, float *logits)
     }
     bool last = !schedule_push(g->schedule, r->sequence, token);
     const char *stop;
-    enum finish_reason finish = request_token(r, token, last, clock_now_us(), &stop, &e);
+    time_us now = clock_now_us();
+    account_token(g, r, now);
+    enum finish_reason finish = request_token(r, token, last, now, &stop, &e);
     if (finish == FINISH_ERROR)
         end_request(g, r, finish, -1, NULL, &e);
     else if (finish != FINISH_NONE)
         end_request(g, r, finish, token, stop, NULL);
 }
 
-static enum err collect_step(struct engine *g, struct error *e)
+/* Wait for the oldest step, and account for the time: the lead's stage computed, or nothing came. */
+static enum err wait_for_step(struct engine *g, struct pipeline_result *result, struct error *e)
 {
-    const struct engine_options *o = &g->options;
     struct schedule_counts counts;
     schedule_count(g->schedule, &counts);
     time_us wait = counts.in_flight == g->n_flights ? WAIT_FULL_US : WAIT_FREE_FLIGHT_US;
     if (counts.in_flight == 0)
         wait = 0; /* idle: does the ring still stand? */
+    struct pipeline_stats before, after;
+    pipeline_stats(g->options.pipeline, &before);
+    time_us begin = clock_now_us();
+    enum err err = pipeline_collect(g->options.pipeline, result, wait, e);
+    time_us end = clock_now_us();
+    pipeline_stats(g->options.pipeline, &after);
+    g->counts.wait_us += end - begin - (after.busy_us - before.busy_us);
+    schedule_clock(g->schedule, end);
+    return err;
+}
+
+static enum err collect_step(struct engine *g, struct error *e)
+{
     struct pipeline_result result;
-    enum err err = pipeline_collect(o->pipeline, &result, wait, e);
+    enum err err = wait_for_step(g, &result, e);
     if (err == ERR_TIMEOUT)
         return OK;
     if (err != OK)
         return err;
-    const int *sequences;
-    int n = schedule_returned(g->schedule, &sequences);
+    int n = schedule_returned(g->schedule);
     ASSERT(n == result.n_wanted);
-    for (int i = 0; i < n; i++)
-        if (sequences[i] >= 0)
-            next_token(g, g->by_sequence[sequences[i]],
-                       result.logits + (size_t)i * (size_t)o->vocab);
-    update_stats(g);
+    for (int i = 0; i < n; i++) {
+        int sequence = schedule_owner(g->schedule, i);
+        if (sequence >= 0)
+            next_token(g, g->by_sequence[sequence],
+                       result.logits + (size_t)i * (size_t)g->options.vocab);
+    }
+    publish(g);
     return OK;
 }
 

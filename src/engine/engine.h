@@ -3,7 +3,8 @@
  *
  * Continuous batching: each step takes decode rows of running sequences and chunks of prompts up to
  * the row budget; sequences are spread over flights, stages + 1 of which are on their way. KV blocks are
- * allocated here, for all stages. A request gets the tokens it would get alone (promise 1).
+ * allocated here, for all stages, and kept for prompts that begin alike; who runs out of them waits and
+ * is computed again (schedule.h). A request gets the tokens it would get alone (promise 1).
  * When the pipeline fails (a node died), every request ends with that error and the engine stops
  * (`engine_failure`). */
 #ifndef SHOAL_ENGINE_ENGINE_H
@@ -11,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/histogram.h"
 #include "pipeline/pipeline.h"
 #include "sampler/sampler.h"
 #include "text/text.h"
@@ -30,6 +32,11 @@ struct engine_options {
     int max_rows;    /* rows of one step: the token budget */
     int n_flights;   /* 0: stages + 1; 1 with one stage, which has nothing to overlap */
     int max_queued;  /* requests beyond n_slots before engine_submit answers ERR_FULL */
+    int max_draft;   /* tokens guessed ahead for a sequence; 0: none */
+    time_us max_itl_us;  /* between two tokens of a stream while prompts are computed; 0: any */
+    float max_stretch;   /* of a step by prompt rows beside running streams; 0: any */
+    uint64_t cache_key;  /* stands for model and KV type, and is best kept secret */
+    bool no_reuse;       /* no prefix cache */
 };
 
 enum err engine_new(const struct engine_options *o, struct engine **out, struct error *e);
@@ -43,7 +50,11 @@ struct request_timings {
     time_us queued_us;     /* submit to first scheduled */
     time_us prefill_us;    /* first scheduled to first token */
     time_us decode_us;     /* first to last token */
+    time_us stalled_us;    /* of the two before: waiting again, having lost its blocks to others */
     int n_prompt, n_output;
+    int n_cached;          /* tokens of the prompt that had been computed before */
+    int n_preempted;       /* how often it lost its blocks */
+    int n_guessed, n_right; /* tokens guessed ahead, and those that were right */
 };
 
 /* What a request's owner hears, from the engine's thread, in order; must not block or call back into
@@ -64,10 +75,12 @@ typedef void (*request_fn)(void *context, const struct request_event *event);
 struct request_options {
     const int32_t *prompt; /* n_prompt >= 1 ids, copied */
     int n_prompt;
-    int max_tokens; /* >= 0; -1: no limit. Held down by the context and by all KV blocks; a running
-                     * request reserves blocks for all of it, so a modest limit lets more run at once */
+    int max_tokens; /* >= 0; -1: no limit. Held down by the context and by all KV blocks */
     struct sampling sampling; /* copied with its logit_bias */
     uint32_t choice;
+    int priority;        /* higher is served first, whoever came first; usually 0 */
+    time_us deadline_us; /* from now; then it ends with ERR_TIMEOUT, wherever it is; 0: none */
+    bool no_draft;       /* nothing is guessed ahead for it */
     bool ignore_eos; /* end-of-generation tokens are ordinary */
     bool special_text; /* special tokens appear in the text */
     const char *const *stop; /* n_stop strings, copied */
@@ -88,11 +101,20 @@ void engine_cancel(struct engine *g, uint64_t id);
 /* Has the engine failed? Copies the reason. */
 bool engine_failure(struct engine *g, struct error *reason);
 
-/* Counters since the start, for /health, bench and tests. */
+/* How things stand, and counters since the start: for /health, /metrics, bench and tests. */
 struct engine_stats {
-    int running, queued;
-    int blocks_used, blocks_total;
-    uint64_t requests, prompt_tokens, output_tokens, steps;
+    int running, queued, in_flight; /* in_flight: steps */
+    int n_slots, n_flights;
+    int blocks_used, blocks_idle, blocks_total; /* idle: kept in case a prompt begins alike */
+    uint64_t requests, refused, prompt_tokens;  /* taken in; refused because the queue was full */
+    uint64_t output_tokens, steps, rows;
+    uint64_t preempted, cached_tokens, started_tokens; /* tokens of prompts begun; not computed */
+    uint64_t guessed, right;
+    uint64_t ended[FINISH_ERROR + 1]; /* by finish */
+    time_us busy_us; /* the lead's own stage computed */
+    time_us wait_us; /* the engine waited for the ring */
+    time_us idle_us; /* there was nothing to do */
+    struct histogram first_token, between_tokens, whole, queue, prefill, decode;
 };
 void engine_stats(struct engine *g, struct engine_stats *out);
 

@@ -20,6 +20,9 @@ static enum err check_options(const struct request_options *o, int vocab, struct
                              vocab - 1, o->prompt[i]);
     if (o->max_tokens < -1)
         return error_set(e, ERR_INVALID, "max_tokens: expected 0 or more, found %d", o->max_tokens);
+    if (o->deadline_us < 0)
+        return error_set(e, ERR_INVALID, "deadline: expected 0 or more, found %lld us",
+                         (long long)o->deadline_us);
     if (o->sampling.n_logit_bias > REQUEST_MAX_LOGIT_BIAS)
         return error_set(e, ERR_LIMIT, "logit_bias: expected at most %d entries, found %d",
                          REQUEST_MAX_LOGIT_BIAS, o->sampling.n_logit_bias);
@@ -72,6 +75,9 @@ enum err request_new(const struct request_options *o, const struct tokenizer *to
                           .choice = o->choice,
                           .tokenizer = tokenizer,
                           .ignore_eos = o->ignore_eos,
+                          .priority = o->priority,
+                          .no_draft = o->no_draft,
+                          .deadline_us = o->deadline_us,
                           .on_event = o->on_event,
                           .context = o->context,
                           .sequence = -1};
@@ -166,17 +172,29 @@ enum finish_reason request_token(struct request *r, int32_t token, bool last, ti
     return FINISH_NONE;
 }
 
+void request_timings(const struct request *r, time_us now, struct request_timings *out)
+{
+    const struct sequence_account *a = &r->account;
+    time_us started = a->started ? r->added_us + a->queued_us : now;
+    time_us first = r->first_us > 0 ? r->first_us : now;
+    *out = (struct request_timings){.queued_us = started - r->submitted_us,
+                                    .prefill_us = first - started,
+                                    .decode_us = r->n_output > 0 ? r->last_us - first : 0,
+                                    .stalled_us = a->stalled_us,
+                                    .n_prompt = r->n_prompt,
+                                    .n_output = r->n_output,
+                                    .n_cached = a->n_cached,
+                                    .n_preempted = a->n_preempted,
+                                    .n_guessed = a->n_guessed,
+                                    .n_right = a->n_right};
+}
+
 void request_finish(struct request *r, enum finish_reason finish, int32_t token, const char *stop,
                     const struct error *error, time_us now)
 {
     ASSERT(finish != FINISH_NONE && (finish == FINISH_ERROR) == (error != NULL));
-    time_us started = r->started_us > 0 ? r->started_us : now;
-    time_us first = r->first_us > 0 ? r->first_us : now;
-    struct request_timings timings = {.queued_us = started - r->submitted_us,
-                                      .prefill_us = first - started,
-                                      .decode_us = r->n_output > 0 ? r->last_us - first : 0,
-                                      .n_prompt = r->n_prompt,
-                                      .n_output = r->n_output};
+    struct request_timings timings;
+    request_timings(r, now, &timings);
     struct request_event event = {.token = token,
                                   .text = r->text.data,
                                   .text_bytes = r->text.bytes,

@@ -5,6 +5,7 @@
 #define SHOAL_ENGINE_REQUEST_IMPL_H
 
 #include "engine/engine.h"
+#include "engine/schedule.h"
 #include "engine/stop_filter.h"
 
 struct request {
@@ -28,7 +29,11 @@ struct request {
     int sequence;   /* in the schedule; -1: not there */
     bool cancelled; /* engine.lock */
     int n_output;
-    time_us submitted_us, started_us, first_us, last_us; /* 0: not yet */
+    time_us submitted_us, added_us, first_us, last_us; /* 0: not yet */
+    time_us deadline_us, deadline_at_us;               /* 0: none */
+    int priority;
+    bool no_draft;
+    struct sequence_account account; /* what the schedule said last */
 };
 
 /* ERR_INVALID, ERR_LIMIT, ERR_MEMORY. Everything of `o` is copied. */
@@ -41,6 +46,9 @@ void request_free(struct request *r); /* NULL allowed */
  * text is in r->text, and request_finish gives both. */
 enum finish_reason request_token(struct request *r, int32_t token, bool last, time_us now,
                                  const char **stop, struct error *e);
+
+/* Times and counts as they stand. */
+void request_timings(const struct request *r, time_us now, struct request_timings *out);
 
 /* The last event. `token` is -1 when none comes with it. The request is freed by the caller. */
 void request_finish(struct request *r, enum finish_reason finish, int32_t token, const char *stop,

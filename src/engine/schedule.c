@@ -1,125 +1,113 @@
-/* Sequences stand in exactly one of four lists, each in the order in which it is served: waiting
- * (arrival), prompt (admission), decoding (least recently scheduled first), draining (any).
- * Flights are a circle of records of what each step carried, so that its return can be settled. */
+/* How a step is put together. Sequences and their lists are in sequences.c, slots and blocks in
+ * kv/slot_book.c, guesses in draft.c, times in pace.c. Flights are a circle of records of what each step
+ * carried, so that its return can be settled. */
 #include "engine/schedule.h"
 
 #include "base/bounds.h"
 #include "base/panic.h"
+#include "engine/pace.h"
+#include "engine/sequence_impl.h"
 #include "kv/slot_book.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_MIN_CHUNK = 32 };
-
-enum list_kind { LIST_NONE, LIST_WAITING, LIST_PROMPT, LIST_DECODING, LIST_DRAINING, N_LISTS };
-
-struct sequence {
-    int32_t *tokens; /* [limit] */
-    int n_tokens, n_prompt;
-    int limit;       /* most tokens, prompt included */
-    int n_sent;      /* tokens whose rows were scheduled: positions 0 … n_sent - 1 */
-    int n_in_flight; /* steps on their way that carry rows of it */
-    int slot;        /* -1 while waiting */
-    enum list_kind list;
-    int before, after; /* neighbours in the list, -1 at its ends */
+enum {
+    DEFAULT_MIN_CHUNK = 32,
+    MAX_STEP_GUESSES = 64, /* of all sequences in a step: bounds the lead's logits */
+    MANY_UPDATES = STEP_MAX_UPDATES / 2, /* what can wait does so: there must be room for the rest */
 };
 
-struct list {
-    int first, last, length;
-};
-
-/* Part of a step: n_rows of one sequence. */
+/* Part of a step: rows of one sequence. */
 struct share {
     int sequence;
-    bool wants; /* logits of its last row */
+    uint64_t life;
+    int n_rows, n_wanted; /* the last n_wanted rows want logits */
 };
 
 struct flight {
     struct share *shares; /* [max_rows] */
-    int n_shares;
+    int n_shares, n_rows;
+    int64_t sent_us;
+};
+
+/* A row that wanted logits, of the step that returned last. */
+struct wanted {
+    int sequence;
+    uint64_t life;
+    int n_right_before; /* it counts when so many guesses in front of it were right */
 };
 
 struct schedule {
     struct schedule_options options;
     struct slot_book *book;
-    struct sequence *sequences;
-    int n_sequences;
-    int *unused; /* stack of sequence names */
-    int n_unused;
-    struct list lists[N_LISTS];
+    struct sequences sequences;
     struct flight *flights; /* circle */
     int oldest_flight, n_in_flight;
+    uint64_t n_steps; /* made so far: the number of the one at hand */
     struct step_row *rows; /* of the step at hand */
-    int n_rows;
+    int n_rows, n_step_guesses;
     struct step_update *updates; /* what the next step must tell the stages */
     int n_updates;
     bool updates_taken; /* they went out with the last step */
-    int *admitted, n_admitted;
-    int *returned;
+    struct wanted *wanted;
+    int n_wanted;
+    struct pace pace;
+    int64_t now_us, returned_us;
+    struct schedule_counts totals;
 };
 
-/* ---- lists ---- */
-
-static void list_remove(struct schedule *s, int i)
+static struct list *list_of(struct schedule *s, enum list_kind kind)
 {
-    struct sequence *q = &s->sequences[i];
-    struct list *l = &s->lists[q->list];
-    if (q->list == LIST_NONE)
-        return;
-    *(q->before >= 0 ? &s->sequences[q->before].after : &l->first) = q->after;
-    *(q->after >= 0 ? &s->sequences[q->after].before : &l->last) = q->before;
-    l->length--;
-    q->list = LIST_NONE;
-}
-
-static void list_append(struct schedule *s, int i, enum list_kind kind)
-{
-    list_remove(s, i);
-    struct sequence *q = &s->sequences[i];
-    struct list *l = &s->lists[kind];
-    q->list = kind;
-    q->before = l->last;
-    q->after = -1;
-    *(l->last >= 0 ? &s->sequences[l->last].after : &l->first) = i;
-    l->last = i;
-    l->length++;
-}
-
-static struct sequence *live(const struct schedule *s, int sequence)
-{
-    ASSERT(sequence >= 0 && sequence < s->n_sequences);
-    struct sequence *q = &s->sequences[sequence];
-    ASSERT(q->list != LIST_NONE && q->list != LIST_DRAINING);
-    return q;
+    return &s->sequences.lists[kind];
 }
 
 /* ---- life of the schedule ---- */
+
+/* A change of the book becomes an update of the stages' tables. */
+static void record_update(void *context, const struct slot_change *change)
+{
+    static const uint32_t kinds[] = {[SLOT_OPEN] = UPDATE_OPEN,
+                                     [SLOT_APPEND] = UPDATE_APPEND,
+                                     [SLOT_COPY] = UPDATE_COPY,
+                                     [SLOT_CLOSE] = UPDATE_CLOSE};
+    struct schedule *s = context;
+    if (s->updates_taken) {
+        s->n_updates = 0;
+        s->updates_taken = false;
+    }
+    ASSERT(s->n_updates < STEP_MAX_UPDATES);
+    s->updates[s->n_updates++] = (struct step_update){.kind = kinds[change->kind],
+                                                      .slot = (uint32_t)change->slot,
+                                                      .block = (uint32_t)change->block,
+                                                      .from = (uint32_t)change->from};
+}
 
 struct schedule *schedule_new(const struct schedule_options *o)
 {
     ASSERT(o->max_context >= 1 && o->n_blocks >= 1 && o->max_sequences >= 1);
     ASSERT(o->n_slots >= 1 && o->n_slots <= SLOT_MAX);
     ASSERT(o->max_rows >= 1 && o->max_rows <= STEP_MAX_ROWS && o->n_flights >= 1);
+    ASSERT(o->max_draft >= 0 && o->max_draft <= DRAFT_MAX);
     struct schedule *s = xcalloc(1, sizeof(*s));
     s->options = *o;
     if (o->min_chunk <= 0)
         s->options.min_chunk = DEFAULT_MIN_CHUNK;
-    s->book = slot_book_new(o->n_slots, o->n_blocks, o->max_context);
-    s->n_sequences = s->n_unused = o->max_sequences + o->n_slots; /* draining ones hold slots */
-    s->sequences = xcalloc((size_t)s->n_sequences, sizeof(s->sequences[0]));
-    s->unused = xcalloc((size_t)s->n_sequences, sizeof(s->unused[0]));
-    for (int i = 0; i < s->n_sequences; i++)
-        s->unused[i] = s->n_sequences - 1 - i;
-    for (int i = 0; i < N_LISTS; i++)
-        s->lists[i] = (struct list){.first = -1, .last = -1};
+    s->book = slot_book_new(&(struct slot_book_options){.n_slots = o->n_slots,
+                                                        .n_blocks = o->n_blocks,
+                                                        .max_positions = o->max_context,
+                                                        .cache_key = o->cache_key,
+                                                        .no_reuse = o->no_reuse,
+                                                        .change = record_update,
+                                                        .context = s});
+    sequences_init(&s->sequences, o->max_sequences);
     s->flights = xcalloc((size_t)o->n_flights, sizeof(s->flights[0]));
     for (int i = 0; i < o->n_flights; i++)
         s->flights[i].shares = xcalloc((size_t)o->max_rows, sizeof(s->flights[i].shares[0]));
     s->rows = xcalloc((size_t)o->max_rows, sizeof(s->rows[0]));
     s->updates = xcalloc(STEP_MAX_UPDATES, sizeof(s->updates[0]));
-    s->admitted = xcalloc((size_t)o->n_slots, sizeof(s->admitted[0]));
-    s->returned = xcalloc((size_t)o->max_rows, sizeof(s->returned[0]));
+    s->wanted = xcalloc((size_t)o->max_rows, sizeof(s->wanted[0]));
     return s;
 }
 
@@ -127,19 +115,21 @@ void schedule_free(struct schedule *s)
 {
     if (s == NULL)
         return;
-    for (int i = 0; i < s->n_sequences; i++)
-        free(s->sequences[i].tokens);
+    sequences_release(&s->sequences);
     for (int i = 0; i < s->options.n_flights; i++)
         free(s->flights[i].shares);
     slot_book_free(s->book);
-    free(s->sequences);
-    free(s->unused);
     free(s->flights);
     free(s->rows);
     free(s->updates);
-    free(s->admitted);
-    free(s->returned);
+    free(s->wanted);
     free(s);
+}
+
+void schedule_clock(struct schedule *s, int64_t now_us)
+{
+    ASSERT(now_us >= s->now_us);
+    s->now_us = now_us;
 }
 
 /* ---- sequences ---- */
@@ -166,117 +156,202 @@ enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, i
     return OK;
 }
 
-enum err schedule_add(struct schedule *s, const int32_t *prompt, int n_prompt, int room,
-                      int *sequence, struct error *e)
+enum err schedule_add(struct schedule *s, const struct sequence_options *o, int *sequence,
+                      struct error *e)
 {
-    ASSERT(n_prompt >= 1 && room >= 1 && room <= s->options.max_context - n_prompt);
+    ASSERT(o->n_prompt >= 1 && o->room >= 1);
+    ASSERT(o->room <= s->options.max_context - o->n_prompt);
     *sequence = -1;
-    int n_live = s->lists[LIST_WAITING].length + s->lists[LIST_PROMPT].length +
-                 s->lists[LIST_DECODING].length;
-    if (n_live >= s->options.max_sequences)
-        return error_set(e, ERR_FULL, "there are %d sequences already", n_live);
-    ASSERT(s->n_unused > 0);
-    int limit = n_prompt + room;
-    int32_t *tokens = malloc((size_t)limit * sizeof(tokens[0]));
-    if (tokens == NULL)
+    int limit = o->n_prompt + o->room, i = sequences_take(&s->sequences);
+    if (i < 0)
+        return error_set(e, ERR_FULL, "there are %d sequences already",
+                         s->options.max_sequences);
+    struct sequence *q = &s->sequences.all[i];
+    q->tokens = malloc((size_t)limit * sizeof(q->tokens[0]));
+    if (s->options.max_draft > 0 && !o->no_draft)
+        q->draft = draft_new(limit);
+    if (q->tokens == NULL) {
+        sequences_give_back(&s->sequences, i);
         return error_set(e, ERR_MEMORY, "no memory for a sequence of %d tokens", limit);
-    memcpy(tokens, prompt, (size_t)n_prompt * sizeof(tokens[0]));
-    *sequence = s->unused[--s->n_unused];
-    s->sequences[*sequence] = (struct sequence){.tokens = tokens,
-                                                .n_tokens = n_prompt,
-                                                .n_prompt = n_prompt,
-                                                .limit = limit,
-                                                .slot = -1};
-    list_append(s, *sequence, LIST_WAITING);
+    }
+    memcpy(q->tokens, o->prompt, (size_t)o->n_prompt * sizeof(q->tokens[0]));
+    q->n_tokens = q->n_prompt = o->n_prompt;
+    q->limit = limit;
+    q->priority = o->priority;
+    q->waiting_since = s->now_us;
+    if (q->draft != NULL)
+        draft_note(q->draft, q->tokens, q->n_tokens);
+    list_insert(&s->sequences, i, LIST_WAITING);
+    *sequence = i;
     return OK;
 }
 
 const int32_t *schedule_tokens(const struct schedule *s, int sequence, int *n_tokens)
 {
-    const struct sequence *q = live(s, sequence);
+    const struct sequence *q = sequences_live(&s->sequences, sequence);
     *n_tokens = q->n_tokens;
     return q->tokens;
 }
 
-bool schedule_push(struct schedule *s, int sequence, int32_t token)
-{
-    struct sequence *q = live(s, sequence);
-    ASSERT(q->list == LIST_DECODING && q->n_sent == q->n_tokens && q->n_in_flight == 0);
-    ASSERT(q->n_tokens < q->limit);
-    q->tokens[q->n_tokens++] = token;
-    return q->n_tokens < q->limit;
-}
-
-/* ---- updates to the stages' tables ---- */
-
-static void record_update(void *context, enum slot_change change, int slot, int32_t block)
-{
-    static const uint32_t kinds[] = {
-        [SLOT_OPEN] = UPDATE_OPEN, [SLOT_APPEND] = UPDATE_APPEND, [SLOT_CLOSE] = UPDATE_CLOSE};
-    struct schedule *s = context;
-    if (s->updates_taken) {
-        s->n_updates = 0;
-        s->updates_taken = false;
-    }
-    ASSERT(s->n_updates < STEP_MAX_UPDATES);
-    s->updates[s->n_updates++] = (struct step_update){
-        .kind = kinds[change], .slot = (uint32_t)slot, .block = (uint32_t)block};
-}
-
-/* Everything of an ended sequence goes back. */
-static void release(struct schedule *s, int sequence)
-{
-    struct sequence *q = &s->sequences[sequence];
-    list_remove(s, sequence);
-    if (q->slot >= 0)
-        slot_book_close(s->book, q->slot, record_update, s);
-    free(q->tokens);
-    *q = (struct sequence){.slot = -1};
-    s->unused[s->n_unused++] = sequence;
-}
-
 void schedule_end(struct schedule *s, int sequence)
 {
-    struct sequence *q = live(s, sequence);
-    if (q->n_in_flight > 0)
-        list_append(s, sequence, LIST_DRAINING);
-    else
-        release(s, sequence);
+    struct sequence *q = sequences_live(&s->sequences, sequence);
+    if (q->slot >= 0)
+        slot_book_close(s->book, q->slot);
+    sequences_give_back(&s->sequences, sequence);
 }
 
-/* ---- the next step ---- */
+/* ---- blocks ---- */
 
-/* Waiting sequences get slots, in order, as long as slots and blocks last. The last token of a
- * sequence is never computed with, so it needs no position. */
-static void admit(struct schedule *s)
+/* Its blocks are needed: back into the line, with its tokens, to be computed again. */
+static void preempt(struct schedule *s, int i)
 {
-    s->n_admitted = 0;
-    while (s->lists[LIST_WAITING].length > 0) {
-        int i = s->lists[LIST_WAITING].first;
-        struct sequence *q = &s->sequences[i];
-        q->slot = slot_book_open(s->book, q->limit - 1, record_update, s);
-        if (q->slot < 0)
-            return;
-        list_append(s, i, LIST_PROMPT);
-        s->admitted[s->n_admitted++] = i;
+    struct sequence *q = &s->sequences.all[i];
+    slot_book_close(s->book, q->slot);
+    q->slot = -1;
+    q->life = ++s->sequences.n_lives;
+    q->n_sent = q->n_guesses = q->n_right = 0;
+    q->waiting_since = s->now_us;
+    q->account.n_preempted++;
+    s->totals.preempted++;
+    list_insert(&s->sequences, i, LIST_WAITING);
+}
+
+/* The last in rank behind i that holds blocks and has no rows in this step; -1: nobody. */
+static int find_victim(const struct schedule *s, int i)
+{
+    const struct sequence *all = s->sequences.all;
+    int victim = -1;
+    for (enum list_kind kind = LIST_PROMPT; kind <= LIST_DECODING; kind++)
+        for (int j = s->sequences.lists[kind].first; j >= 0; j = all[j].after)
+            if (sequence_before(&all[i], &all[j]) && all[j].in_step != s->n_steps + 1 &&
+                slot_book_covers(s->book, all[j].slot) > 0 &&
+                (victim < 0 || sequence_before(&all[victim], &all[j])))
+                victim = j;
+    return victim;
+}
+
+/* Make the table of i cover n positions, at the cost of those behind it in rank. Answers how many it
+ * covers of them. */
+static int cover(struct schedule *s, int i, int n)
+{
+    const struct sequence *q = &s->sequences.all[i];
+    for (;;) {
+        int covered = slot_book_extend(s->book, q->slot, n);
+        int victim = covered < n ? find_victim(s, i) : -1;
+        if (victim < 0)
+            return covered < n ? covered : n;
+        preempt(s, victim);
     }
 }
 
-/* Put the next n rows of a sequence into the step. */
-static void schedule_rows(struct schedule *s, struct flight *flight, int sequence, int n)
+/* ---- admission ---- */
+
+static int n_running(const struct schedule *s)
 {
-    struct sequence *q = &s->sequences[sequence];
-    ASSERT(n >= 1 && q->n_sent + n <= q->n_tokens && s->n_rows + n <= s->options.max_rows);
-    slot_book_extend(s->book, q->slot, q->n_sent + n, record_update, s);
-    for (int i = 0; i < n; i++, q->n_sent++)
-        s->rows[s->n_rows++] = (struct step_row){
-            .token = (uint32_t)q->tokens[q->n_sent],
-            .position = (uint32_t)q->n_sent,
-            .slot = (uint32_t)q->slot,
-            .want = q->n_sent == q->n_tokens - 1 ? WANT_LOGITS : WANT_NONE};
-    flight->shares[flight->n_shares++] =
-        (struct share){.sequence = sequence, .wants = q->n_sent == q->n_tokens};
-    q->n_in_flight++;
+    return s->sequences.lists[LIST_PROMPT].length + s->sequences.lists[LIST_DECODING].length;
+}
+
+/* Blocks that running sequences will ask for soon: the rest of their prompts, and one each. */
+static int64_t blocks_spoken_for(const struct schedule *s)
+{
+    int64_t n = n_running(s);
+    for (int i = s->sequences.lists[LIST_PROMPT].first; i >= 0; i = s->sequences.all[i].after) {
+        const struct sequence *q = &s->sequences.all[i];
+        int missing = slot_book_blocks_for(q->n_tokens) -
+                      slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
+        n += missing > 0 ? missing : 0;
+    }
+    return n;
+}
+
+/* Is there room for q, if so many more blocks were available? Alone it always fits. */
+static bool fits(const struct schedule *s, const struct sequence *q, int64_t n_more)
+{
+    if (n_running(s) == 0)
+        return true;
+    int64_t available =
+        block_pool_available(slot_book_pool(s->book)) + n_more - blocks_spoken_for(s);
+    int needed = slot_book_blocks_for(q->n_tokens);
+    return needed <= available ||
+           needed - slot_book_n_shareable(s->book, q->tokens, q->n_tokens - 1) <= available;
+}
+
+/* Can running sequences of lower priority make room for q? The last of them, or -1. */
+static int find_lower(const struct schedule *s, const struct sequence *q)
+{
+    const struct sequence *all = s->sequences.all;
+    int last = -1;
+    int64_t n_blocks = 0;
+    for (enum list_kind kind = LIST_PROMPT; kind <= LIST_DECODING; kind++)
+        for (int j = s->sequences.lists[kind].first; j >= 0; j = all[j].after)
+            if (all[j].priority < q->priority) {
+                n_blocks += slot_book_covers(s->book, all[j].slot) / KV_BLOCK_TOKENS;
+                last = last < 0 || sequence_before(&all[last], &all[j]) ? j : last;
+            }
+    return last >= 0 && fits(s, q, n_blocks) ? last : -1;
+}
+
+static void start(struct schedule *s, int i)
+{
+    struct sequence *q = &s->sequences.all[i];
+    q->slot = slot_book_open(s->book);
+    ASSERT(q->slot >= 0);
+    int64_t waited = s->now_us - q->waiting_since;
+    *(q->account.started ? &q->account.stalled_us : &q->account.queued_us) += waited;
+    if (!q->account.started)
+        s->totals.prompt_tokens += (uint64_t)q->n_prompt;
+    q->account.started = true;
+    list_insert(&s->sequences, i, LIST_PROMPT);
+}
+
+/* Waiting sequences get slots, in rank, as long as slots and blocks last. */
+static void admit(struct schedule *s)
+{
+    while (list_of(s, LIST_WAITING)->length > 0 && s->n_updates < MANY_UPDATES) {
+        int i = list_of(s, LIST_WAITING)->first;
+        const struct sequence *q = &s->sequences.all[i];
+        if (n_running(s) < s->options.n_slots && fits(s, q, 0)) {
+            start(s, i);
+            continue;
+        }
+        int lower = find_lower(s, q);
+        if (lower < 0)
+            return;
+        preempt(s, lower);
+    }
+}
+
+/* ---- rows ---- */
+
+static void put_row(struct schedule *s, const struct sequence *q, int32_t token, int position,
+                    bool wants)
+{
+    ASSERT(s->n_rows < s->options.max_rows);
+    s->rows[s->n_rows++] = (struct step_row){.token = (uint32_t)token,
+                                             .position = (uint32_t)position,
+                                             .slot = (uint32_t)q->slot,
+                                             .want = wants ? WANT_LOGITS : WANT_NONE};
+}
+
+/* Put the next n tokens of a sequence into the step, and its guesses behind the last. Its table covers
+ * them. */
+static void put_rows(struct schedule *s, struct flight *flight, int i, int n)
+{
+    struct sequence *q = &s->sequences.all[i];
+    ASSERT(n >= 1 && q->n_sent + n <= q->n_tokens);
+    for (int j = 0; j < n; j++, q->n_sent++)
+        put_row(s, q, q->tokens[q->n_sent], q->n_sent, q->n_sent == q->n_tokens - 1);
+    bool wants = q->n_sent == q->n_tokens;
+    ASSERT(wants || q->n_guesses == 0);
+    for (int j = 0; j < q->n_guesses; j++)
+        put_row(s, q, q->guesses[j], q->n_sent + j, true);
+    slot_book_fill(s->book, q->slot, q->tokens, q->n_sent, s->n_steps);
+    flight->shares[flight->n_shares++] = (struct share){.sequence = i,
+                                                        .life = q->life,
+                                                        .n_rows = n + q->n_guesses,
+                                                        .n_wanted = wants ? 1 + q->n_guesses : 0};
+    q->in_step = s->n_steps + 1;
 }
 
 static int per_flight(const struct schedule *s, int64_t n)
@@ -284,55 +359,130 @@ static int per_flight(const struct schedule *s, int64_t n)
     return (int)((n + s->options.n_flights - 1) / s->options.n_flights);
 }
 
+static int least_of(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Guess what follows the last token of a decoding sequence: at most `most` rows, in blocks that are
+ * there for the taking. */
+static void guess(struct schedule *s, struct sequence *q, int most, int n_decoding)
+{
+    q->n_guesses = q->n_right = 0;
+    if (q->draft == NULL)
+        return;
+    most = least_of(most, s->options.max_draft);
+    most = least_of(most, MAX_STEP_GUESSES - s->n_step_guesses);
+    most = least_of(most, q->limit - q->n_tokens - 1);
+    int n = draft_guess(q->draft, q->tokens, most, pace_least_rate(&s->pace, n_decoding),
+                        q->guesses);
+    if (n < 1)
+        return;
+    int covered = slot_book_extend(s->book, q->slot, q->n_tokens + n);
+    q->n_guesses = least_of(covered, q->n_tokens + n) - q->n_tokens;
+    s->n_step_guesses += q->n_guesses;
+    q->account.n_guessed += q->n_guesses;
+    s->totals.guessed += (uint64_t)q->n_guesses;
+}
+
 /* One row of each decoding sequence that is not in flight, as many as are this flight's share.
  * The scheduled ones go to the end of the list, which is how the others come next. */
 static void schedule_decoding(struct schedule *s, struct flight *flight)
 {
-    int most = per_flight(s, s->lists[LIST_DECODING].length);
-    int left = s->lists[LIST_DECODING].length;
-    for (int i = s->lists[LIST_DECODING].first; left > 0; left--) {
-        int next = s->sequences[i].after;
+    int left = list_of(s, LIST_DECODING)->length;
+    int most = per_flight(s, left);
+    for (int i = list_of(s, LIST_DECODING)->first; left > 0 && i >= 0; left--) {
+        struct sequence *q = &s->sequences.all[i];
         if (flight->n_shares == most || s->n_rows == s->options.max_rows)
             return;
-        if (s->sequences[i].n_sent < s->sequences[i].n_tokens) {
-            schedule_rows(s, flight, i, 1);
-            list_append(s, i, LIST_DECODING);
+        bool ready = q->n_sent < q->n_tokens && cover(s, i, q->n_tokens) == q->n_tokens;
+        int next = q->after; /* who it was before may have been preempted */
+        if (ready) {
+            int others = least_of(left, most - flight->n_shares) - 1;
+            guess(s, q, s->options.max_rows - s->n_rows - 1 - others, most);
+            put_rows(s, flight, i, 1);
+            list_append(&s->sequences, i, LIST_DECODING);
         }
         i = next;
     }
 }
 
-/* How many prompt rows this step should take: what is left of the budget, but with several
- * flights only a share of the prompts at hand, so that the chunks follow each other. */
-static int prompt_rows(const struct schedule *s)
+/* How many prompt rows this step should take: what is left of the budget and of the time that running
+ * streams grant, but with several flights only a share of the prompts at hand, so that the chunks
+ * follow each other. */
+static int prompt_rows(struct schedule *s)
 {
-    int budget = s->options.max_rows - s->n_rows;
     int64_t total = 0;
-    for (int i = s->lists[LIST_PROMPT].first; i >= 0; i = s->sequences[i].after)
-        total += s->sequences[i].n_prompt;
-    int share = per_flight(s, total);
-    if (share < s->options.min_chunk)
-        share = s->options.min_chunk;
-    return share < budget ? share : budget;
+    for (int i = list_of(s, LIST_PROMPT)->first; i >= 0; i = s->sequences.all[i].after)
+        total += s->sequences.all[i].n_tokens;
+    int rows = per_flight(s, total);
+    if (rows < s->options.min_chunk)
+        rows = s->options.min_chunk;
+    rows = least_of(rows, s->options.max_rows - s->n_rows);
+    if (list_of(s, LIST_DECODING)->length == 0)
+        return rows;
+    struct pace_bound bound = {.max_step_us = s->options.max_itl_us / s->options.n_flights,
+                               .max_stretch = s->options.max_stretch};
+    int n_decoding = per_flight(s, list_of(s, LIST_DECODING)->length);
+    return least_of(rows, pace_prompt_rows(&s->pace, &bound, n_decoding));
+}
+
+/* Take over what was computed before. False: more of it can be had in the next step. */
+static bool reuse(struct schedule *s, struct sequence *q)
+{
+    if (s->n_updates >= MANY_UPDATES)
+        return true;
+    struct slot_reuse r =
+        slot_book_reuse(s->book, q->slot, q->tokens, q->n_sent, q->n_tokens - 1, s->n_steps);
+    int n = least_of(r.n_done, q->n_prompt) - least_of(q->n_sent, q->n_prompt);
+    if (q->account.n_preempted == 0) { /* what it finds later is its own */
+        q->account.n_cached += n;
+        s->totals.cached_tokens += (uint64_t)n;
+    }
+    q->n_sent = r.n_done;
+    return !r.wait;
 }
 
 static void schedule_prompts(struct schedule *s, struct flight *flight)
 {
     int left = prompt_rows(s);
-    while (left > 0 && s->lists[LIST_PROMPT].length > 0) {
-        int i = s->lists[LIST_PROMPT].first;
-        struct sequence *q = &s->sequences[i];
-        int n = q->n_tokens - q->n_sent < left ? q->n_tokens - q->n_sent : left;
-        schedule_rows(s, flight, i, n);
+    for (int i = list_of(s, LIST_PROMPT)->first; i >= 0 && left > 0;) {
+        struct sequence *q = &s->sequences.all[i];
+        bool now = reuse(s, q);
+        int n = now ? least_of(q->n_tokens - q->n_sent, left) : 0;
+        if (n > 0)
+            n = cover(s, i, q->n_sent + n) - q->n_sent;
+        if (now && n <= 0)
+            return; /* no blocks: and nobody overtakes */
+        int next = q->after;
+        if (n > 0)
+            put_rows(s, flight, i, n);
         left -= n;
         if (q->n_sent == q->n_tokens)
-            list_append(s, i, LIST_DECODING);
+            list_append(&s->sequences, i, LIST_DECODING);
+        i = next;
     }
+}
+
+/* The first in rank, if it has a prompt to compute, has its blocks before the others take any. */
+static void serve_first(struct schedule *s)
+{
+    const struct sequence *all = s->sequences.all;
+    int i = list_of(s, LIST_PROMPT)->first;
+    if (i < 0)
+        return;
+    for (int j = list_of(s, LIST_DECODING)->first; j >= 0; j = all[j].after)
+        if (sequence_before(&all[j], &all[i]))
+            return;
+    struct sequence *q = &s->sequences.all[i];
+    int n = least_of(q->n_tokens, q->n_sent + s->options.max_rows);
+    int missing = slot_book_blocks_for(n) - slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
+    if (missing > block_pool_available(slot_book_pool(s->book)) - n_running(s) && reuse(s, q))
+        cover(s, i, least_of(q->n_tokens, q->n_sent + s->options.max_rows));
 }
 
 bool schedule_next(struct schedule *s, struct step *step)
 {
-    s->n_admitted = 0;
     if (s->n_in_flight == s->options.n_flights)
         return false;
     if (s->updates_taken) {
@@ -341,15 +491,18 @@ bool schedule_next(struct schedule *s, struct step *step)
     }
     int flight_i = (s->oldest_flight + s->n_in_flight) % s->options.n_flights;
     struct flight *flight = &s->flights[flight_i];
-    s->n_rows = flight->n_shares = 0;
+    s->n_rows = s->n_step_guesses = flight->n_shares = 0;
     admit(s);
+    serve_first(s);
     schedule_decoding(s, flight);
     schedule_prompts(s, flight);
-    if (s->n_rows == 0) {
-        ASSERT(s->n_admitted == 0); /* whoever was admitted has rows to compute */
-        return false;
-    }
+    if (s->n_rows == 0)
+        return false; /* what the tables have to be told goes with a later step */
+    flight->n_rows = s->n_rows;
+    flight->sent_us = s->now_us;
     s->n_in_flight++;
+    s->n_steps++;
+    s->totals.rows += (uint64_t)s->n_rows;
     s->updates_taken = true;
     *step = (struct step){.flight = (uint32_t)flight_i,
                           .n_updates = (uint32_t)s->n_updates,
@@ -359,46 +512,101 @@ bool schedule_next(struct schedule *s, struct step *step)
     return true;
 }
 
-int schedule_admitted(const struct schedule *s, const int **sequences)
+/* ---- returned steps ---- */
+
+/* How long the slowest stage had the step: with a full ring, as long as it came behind the one before
+ * it; otherwise a stage's share of its whole way. */
+static void note_time(struct schedule *s, const struct flight *flight)
 {
-    *sequences = s->admitted;
-    return s->n_admitted;
+    bool was_behind = flight->sent_us < s->returned_us;
+    int n_stages = s->options.n_flights > 1 ? s->options.n_flights - 1 : 1;
+    int64_t us = was_behind ? s->now_us - s->returned_us
+                            : (s->now_us - flight->sent_us) / n_stages;
+    if (s->now_us > 0)
+        pace_note(&s->pace, flight->n_rows, us);
+    s->returned_us = s->now_us;
 }
 
-int schedule_returned(struct schedule *s, const int **sequences)
+int schedule_returned(struct schedule *s)
 {
     ASSERT(s->n_in_flight > 0);
     struct flight *flight = &s->flights[s->oldest_flight];
-    int n_wanted = 0;
+    s->n_wanted = 0;
     for (int i = 0; i < flight->n_shares; i++) {
-        struct share share = flight->shares[i];
-        struct sequence *q = &s->sequences[share.sequence];
-        ASSERT(q->n_in_flight > 0);
-        q->n_in_flight--;
-        bool ended = q->list == LIST_DRAINING;
-        if (share.wants)
-            s->returned[n_wanted++] = ended ? -1 : share.sequence;
-        if (ended && q->n_in_flight == 0)
-            release(s, share.sequence);
+        const struct share *share = &flight->shares[i];
+        for (int j = 0; j < share->n_wanted; j++)
+            s->wanted[s->n_wanted++] = (struct wanted){
+                .sequence = share->sequence, .life = share->life, .n_right_before = j};
     }
+    note_time(s, flight);
     flight->n_shares = 0;
     s->oldest_flight = (s->oldest_flight + 1) % s->options.n_flights;
     s->n_in_flight--;
-    *sequences = s->returned;
-    return n_wanted;
+    return s->n_wanted;
+}
+
+int schedule_owner(const struct schedule *s, int i)
+{
+    ASSERT(i >= 0 && i < s->n_wanted);
+    const struct wanted *w = &s->wanted[i];
+    const struct sequence *q = &s->sequences.all[w->sequence];
+    return q->life == w->life && q->n_right == w->n_right_before ? w->sequence : -1;
+}
+
+/* Was the token guessed? Then its row is computed already, and the one behind it counts. */
+static void compare_guess(struct schedule *s, struct sequence *q, int32_t token)
+{
+    if (q->n_guesses == 0)
+        return;
+    bool right = q->n_right < q->n_guesses && q->guesses[q->n_right] == token;
+    bool last = q->n_right == q->n_guesses;
+    if (right) {
+        q->n_right++;
+        q->n_sent++;
+        q->account.n_right++;
+        s->totals.right++;
+        slot_book_fill(s->book, q->slot, q->tokens, q->n_sent, s->n_steps - 1);
+    }
+    if (!right) {
+        draft_answer(q->draft, q->n_guesses, q->n_right);
+        q->n_guesses = 0;
+        q->n_right = last ? q->n_right : INT_MAX; /* no row behind it counts */
+    }
+}
+
+bool schedule_push(struct schedule *s, int sequence, int32_t token)
+{
+    struct sequence *q = sequences_live(&s->sequences, sequence);
+    ASSERT(q->list == LIST_DECODING && q->n_sent == q->n_tokens && q->n_tokens < q->limit);
+    q->tokens[q->n_tokens++] = token;
+    compare_guess(s, q, token);
+    if (q->draft != NULL)
+        draft_note(q->draft, q->tokens, q->n_tokens);
+    return q->n_tokens < q->limit;
+}
+
+/* ---- accounts ---- */
+
+void schedule_account(const struct schedule *s, int sequence, struct sequence_account *out)
+{
+    const struct sequence *q = sequences_live(&s->sequences, sequence);
+    *out = q->account;
+    if (q->list == LIST_WAITING)
+        *(q->account.started ? &out->stalled_us : &out->queued_us) +=
+            s->now_us - q->waiting_since;
+    else
+        out->n_blocks = slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
 }
 
 void schedule_count(const struct schedule *s, struct schedule_counts *out)
 {
     const struct block_pool *pool = slot_book_pool(s->book);
-    int used = block_pool_used(pool);
-    *out = (struct schedule_counts){
-        .waiting = s->lists[LIST_WAITING].length,
-        .running = s->lists[LIST_PROMPT].length + s->lists[LIST_DECODING].length,
-        .draining = s->lists[LIST_DRAINING].length,
-        .in_flight = s->n_in_flight,
-        .slots_used = slot_book_n_open(s->book),
-        .blocks_used = used,
-        .blocks_promised = block_pool_total(pool) - used - block_pool_available(pool),
-    };
+    *out = s->totals;
+    out->waiting = s->sequences.lists[LIST_WAITING].length;
+    out->running = n_running(s);
+    out->in_flight = s->n_in_flight;
+    out->slots_used = slot_book_n_open(s->book);
+    out->blocks_used = block_pool_used(pool);
+    out->blocks_idle = block_pool_idle(pool);
+    out->step_us = (int64_t)pace_step_us(&s->pace, 1);
 }

@@ -1,23 +1,35 @@
-/* The scheduler: which tokens of which sequences go into the next step. Pure: sequences, tokens and
- * returned steps go in; rows and table updates come out; no clock, no thread, no random source.
+/* The scheduler: which tokens of which sequences go into the next step. Pure: sequences, tokens,
+ * returned steps and the time go in; rows and table updates come out; no clock, no thread, no random
+ * source.
  *
  * A sequence is the tokens of one request: its prompt, then one token at a time. Life:
  *
- *   schedule_add ──▶ waiting ──(slot and blocks free)──▶ prompt ──▶ decoding ──▶ schedule_end
+ *   schedule_add ──▶ waiting ──▶ prompt ──▶ decoding ──▶ schedule_end
+ *                       ▲           │           │
+ *                       └───────────┴───────────┘ preempted: its blocks are needed
  *
  * Rules:
- *  - Admission is first come, first served: the head of the line waits until a slot is free and all the
- *    blocks that it can ever need; nobody overtakes it. So a running sequence never runs out.
- *  - A step takes decode rows first, then chunks of prompts in order of admission, up to max_rows. Chunks
+ *  - Rank: higher priority first, then first come, first served. Nobody waiting overtakes the first
+ *    in line, who is admitted when a slot is free and enough blocks for its tokens so far; or
+ *    when running sequences of lower priority can make room.
+ *  - Blocks are taken as tokens come. When none is left, the last in rank gives up all of its own,
+ *    keeps its tokens, and waits; they are computed again later. Those with rows in the step at hand
+ *    are spared, and nobody gives way to one behind it. So the first in rank always goes on.
+ *  - What was computed before is not computed again while its blocks are there: full blocks with the same
+ *    tokens from the beginning are shared, the beginning of one is copied (kv/slot_book.h). The last
+ *    token of a prompt is always computed: its logits are wanted.
+ *  - A step takes decode rows first, then chunks of prompts in rank, up to max_rows. Chunks
  *    of one prompt may follow each other in several flights; only its last row wants logits. A
- *    decoding sequence has one row in flight at most.
+ *    decoding sequence is in one flight at a time: the row of its last token, and rows of guesses at
+ *    what follows (engine/draft.h), which count as far as they turn out right.
  *  - With several flights, decoding sequences and prompt rows are spread over them, least recently
  *    scheduled first, so that all stages have work.
- *  - schedule_end may come at any time. Rows in flight then count for nothing; slot and blocks are free
- *    again when the last step that uses them has returned, and the next step closes the slot
- *    on the stages.
+ *  - Beside running streams, prompt chunks are as large as the bounds on a step's time allow, going by the
+ *    times of the steps before (engine/pace.h).
+ *  - schedule_end may come at any time; slot and blocks are free at once, because stages do steps in
+ *    order. Rows on their way count for nothing then.
  * What a sequence gets computed depends on its own tokens only (DESIGN, promise 1): everything
- * above decides when, never what. One thread at a time. */
+ * above decides when, and what need not be done twice, never what. One thread at a time. */
 #ifndef SHOAL_ENGINE_SCHEDULE_H
 #define SHOAL_ENGINE_SCHEDULE_H
 
@@ -34,23 +46,40 @@ struct schedule_options {
     int n_blocks;
     int n_slots;
     int max_rows;
-    int n_flights;   /* steps on their way at once, >= 1 */
-    int max_sequences; /* waiting and running together, >= 1 */
-    int min_chunk;   /* fewer prompt rows than this are not cut to fill flights; 0: 32 */
+    int n_flights;      /* steps on their way at once, >= 1 */
+    int max_sequences;  /* waiting and running together, >= 1 */
+    int min_chunk;      /* fewer prompt rows than this are not cut to fill flights; 0: 32 */
+    int max_draft;      /* guesses of one sequence in a step; 0: no guessing */
+    int64_t max_itl_us; /* between two tokens of a stream while prompts are computed; 0: any */
+    float max_stretch;  /* times the step without prompt rows; 0: any */
+    uint64_t cache_key; /* stands for all but tokens that keys and values depend on */
+    bool no_reuse;      /* compute everything, always */
 };
 
 struct schedule *schedule_new(const struct schedule_options *o);
 void schedule_free(struct schedule *s); /* NULL allowed */
 
 /* How many tokens a prompt of n_prompt may be followed by: max_tokens (< 0: no limit), held down
- * by the context and by all blocks together. ERR_LIMIT when the prompt itself does not fit. */
+ * by the context and by all blocks together. ERR_LIMIT when the prompt itself does not fit. Reads
+ * constants: any thread. */
 enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, int *room,
                        struct error *e);
 
-/* A new sequence, waiting: the tokens are copied, *sequence names it from now on. `room` >= 1 is at
- * most what schedule_room says. ERR_FULL (max_sequences), ERR_MEMORY. */
-enum err schedule_add(struct schedule *s, const int32_t *prompt, int n_prompt, int room,
-                      int *sequence, struct error *e);
+/* The time, in microseconds from any moment, never going back. It decides how large prompt chunks are and
+ * what the accounts say. A schedule that is never told has no bounds on times. */
+void schedule_clock(struct schedule *s, int64_t now_us);
+
+struct sequence_options {
+    const int32_t *prompt; /* copied */
+    int n_prompt;          /* >= 1 */
+    int room;              /* >= 1, at most what schedule_room says */
+    int priority;          /* higher first */
+    bool no_draft;         /* no guessing */
+};
+
+/* A new sequence, waiting; *sequence names it from now on. ERR_FULL (max_sequences), ERR_MEMORY. */
+enum err schedule_add(struct schedule *s, const struct sequence_options *o, int *sequence,
+                      struct error *e);
 
 /* The tokens so far, valid until the next schedule_push or schedule_end of this sequence. */
 const int32_t *schedule_tokens(const struct schedule *s, int sequence, int *n_tokens);
@@ -59,13 +88,13 @@ const int32_t *schedule_tokens(const struct schedule *s, int sequence, int *n_to
  * now on; its arrays live until the next call. False: all flights are out, or nothing to do. */
 bool schedule_next(struct schedule *s, struct step *step);
 
-/* The sequences that the last schedule_next admitted. */
-int schedule_admitted(const struct schedule *s, const int **sequences);
+/* The oldest step on its way has returned. Answers how many of its rows wanted logits. */
+int schedule_returned(struct schedule *s);
 
-/* The oldest step on its way has returned. Answers how many of its rows wanted logits;
- * (*sequences)[i] is whose the i-th is, or -1 if that sequence has ended meanwhile. Each of them must
- * get schedule_push or schedule_end. The array lives until the next call of schedule_returned. */
-int schedule_returned(struct schedule *s, const int **sequences);
+/* Whose the i-th of those rows is, or -1: nobody's any more (ended, preempted, a wrong guess). To be
+ * asked in order, for each row before the next one: the owner must get schedule_push, or
+ * schedule_end, in between. */
+int schedule_owner(const struct schedule *s, int i);
 
 /* The token that follows. False: it was the last that there is room for; schedule_end is due. */
 bool schedule_push(struct schedule *s, int sequence, int32_t token);
@@ -73,11 +102,27 @@ bool schedule_push(struct schedule *s, int sequence, int32_t token);
 /* No more of this sequence; its name is void. */
 void schedule_end(struct schedule *s, int sequence);
 
+/* What became of a sequence so far. */
+struct sequence_account {
+    bool started;
+    int64_t queued_us;  /* before it was first scheduled */
+    int64_t stalled_us; /* waiting again, after it was preempted */
+    int n_preempted;
+    int n_cached;              /* prompt tokens that had been computed before it came */
+    int n_guessed, n_right;    /* by guessing ahead */
+    int n_blocks;              /* in its table now */
+};
+void schedule_account(const struct schedule *s, int sequence, struct sequence_account *out);
+
 struct schedule_counts {
-    int waiting, running;      /* sequences not ended */
-    int draining;              /* ended, with rows still in flight */
-    int in_flight;             /* steps */
-    int slots_used, blocks_used, blocks_promised;
+    int waiting, running; /* sequences not ended */
+    int in_flight;        /* steps */
+    int slots_used, blocks_used, blocks_idle;
+    int64_t step_us; /* how long a step of one row is thought to take; 0: unknown */
+    /* Since the start. */
+    uint64_t rows, preempted;
+    uint64_t prompt_tokens, cached_tokens; /* of prompts first scheduled; of these, not computed */
+    uint64_t guessed, right;
 };
 void schedule_count(const struct schedule *s, struct schedule_counts *out);
 

@@ -22,14 +22,25 @@ static struct schedule *make(int n_slots, int n_blocks, int max_rows, int n_flig
                                                    .min_chunk = 4});
 }
 
+static int add_tokens(struct schedule *s, const int32_t *prompt, int n_prompt, int room,
+                      int priority)
+{
+    int sequence;
+    struct sequence_options o = {
+        .prompt = prompt, .n_prompt = n_prompt, .room = room, .priority = priority};
+    assert_int_equal(schedule_add(s, &o, &sequence, NULL), OK);
+    return sequence;
+}
+
+/* A prompt that no other has the beginning of. */
 static int add(struct schedule *s, int n_prompt, int room)
 {
+    static int n_added;
     int32_t prompt[1000];
+    n_added++;
     for (int i = 0; i < n_prompt; i++)
-        prompt[i] = 100 + i;
-    int sequence;
-    assert_int_equal(schedule_add(s, prompt, n_prompt, room, &sequence, NULL), OK);
-    return sequence;
+        prompt[i] = 1000 * n_added + i;
+    return add_tokens(s, prompt, n_prompt, room, 0);
 }
 
 /* A step as text: updates "o0 a0:5 c0", then rows "slot@position", "!" where logits are wanted. */
@@ -41,6 +52,8 @@ static const char *text_of(const struct step *step)
         const struct step_update *u = &step->updates[i];
         if (u->kind == UPDATE_APPEND)
             n += (size_t)snprintf(text + n, sizeof(text) - n, "a%u:%u ", u->slot, u->block);
+        else if (u->kind == UPDATE_COPY)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "y%u:%u ", u->from, u->block);
         else
             n += (size_t)snprintf(text + n, sizeof(text) - n, "%c%u ",
                                   u->kind == UPDATE_OPEN ? 'o' : 'c', u->slot);
@@ -63,11 +76,10 @@ static const char *next(struct schedule *s)
 /* The oldest step returns; every sequence that wanted logits gets a token. */
 static int return_and_push(struct schedule *s)
 {
-    const int *sequences;
-    int n = schedule_returned(s, &sequences);
+    int n = schedule_returned(s);
     for (int i = 0; i < n; i++)
-        if (sequences[i] >= 0)
-            schedule_push(s, sequences[i], 7);
+        if (schedule_owner(s, i) >= 0)
+            schedule_push(s, schedule_owner(s, i), 7);
     return n;
 }
 
@@ -79,15 +91,14 @@ static void one_request_alone(void **state)
     int sequence = add(s, 3, 2);
     assert_string_equal(next(s), "o0 a0:0 0@0 0@1 0@2!");
     assert_string_equal(next(s), "none"); /* the only flight is out */
-    const int *who;
-    assert_int_equal(schedule_returned(s, &who), 1);
-    assert_int_equal(who[0], sequence);
+    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_owner(s, 0), sequence);
     assert_true(schedule_push(s, sequence, 42));
     struct step step;
     assert_true(schedule_next(s, &step));
     assert_string_equal(text_of(&step), "0@3!");
     assert_int_equal(step.rows[0].token, 42);
-    assert_int_equal(schedule_returned(s, &who), 1);
+    assert_int_equal(schedule_returned(s), 1);
     assert_false(schedule_push(s, sequence, 43)); /* room was 2 */
     int n_tokens;
     assert_int_equal(schedule_tokens(s, sequence, &n_tokens)[4], 43);
@@ -157,8 +168,8 @@ static void first_come_first_served(void **state)
 {
     (void)state;
     struct schedule *s = make(4, 4, 64, 1);
-    int first = add(s, 20, 13); /* 32 positions computed: 2 blocks */
-    add(s, 30, 20);             /* 49 positions: 4 blocks, must wait */
+    int first = add(s, 20, 13); /* 2 blocks, and one more soon */
+    add(s, 30, 20);             /* 2 blocks: must wait */
     add(s, 1, 1);               /* would fit, but does not overtake */
     struct step step;
     assert_true(schedule_next(s, &step));
@@ -167,18 +178,136 @@ static void first_come_first_served(void **state)
     schedule_count(s, &counts);
     assert_int_equal(counts.waiting, 2);
     assert_int_equal(counts.running, 1);
-    assert_int_equal(counts.blocks_used + counts.blocks_promised, 2);
+    assert_int_equal(counts.blocks_used, 2);
     return_and_push(s);
     schedule_end(s, first);
     assert_true(schedule_next(s, &step));
-    assert_int_equal(step.n_rows, 30);
+    assert_int_equal(step.n_rows, 31);
     schedule_count(s, &counts);
-    assert_int_equal(counts.waiting, 1);
-    assert_int_equal(counts.blocks_used + counts.blocks_promised, 4);
+    assert_int_equal(counts.waiting, 0);
+    assert_int_equal(counts.blocks_used, 3);
     schedule_free(s);
 }
 
-static void ending_in_flight_drains_first(void **state)
+static void the_last_in_rank_gives_way(void **state)
+{
+    (void)state;
+    struct schedule *s = make(4, 4, 64, 1);
+    int first = add(s, 14, 34), second = add(s, 14, 40); /* at most 3 and 4 blocks */
+    struct schedule_counts counts;
+    struct sequence_account account;
+    int n_tokens = 0;
+    for (int i = 0; i < 19; i++) { /* both grow to 32 tokens: all 4 blocks */
+        next(s);
+        return_and_push(s);
+    }
+    schedule_count(s, &counts);
+    assert_int_equal(counts.blocks_used, 4);
+    assert_int_equal(counts.running, 2);
+    next(s); /* the first needs a fifth */
+    schedule_count(s, &counts);
+    assert_int_equal(counts.running, 1);
+    return_and_push(s);
+    schedule_account(s, second, &account);
+    assert_int_equal(account.n_preempted, 1);
+    schedule_tokens(s, second, &n_tokens);
+    assert_int_equal(n_tokens, 33); /* nothing is lost */
+    schedule_account(s, first, &account);
+    assert_int_equal(account.n_preempted, 0);
+    for (; schedule_tokens(s, first, &n_tokens), n_tokens < 48; return_and_push(s))
+        next(s);
+    schedule_end(s, first);
+    struct step step;
+    assert_true(schedule_next(s, &step));
+    assert_int_equal(step.rows[0].position, 16); /* its first block had not been taken from it */
+    assert_int_equal(step.rows[step.n_rows - 1].position, 32);
+    assert_int_equal(step.rows[step.n_rows - 1].want, WANT_LOGITS);
+    schedule_free(s);
+}
+
+static void rows_of_a_preempted_sequence_count_for_nothing(void **state)
+{
+    (void)state;
+    struct schedule *s = make(1, 10, 8, 2);
+    static const int32_t prompt[3] = {1, 2, 3};
+    int low = add_tokens(s, prompt, 3, 9, 0), n_tokens;
+    assert_string_equal(next(s), "o0 a0:0 0@0 0@1 0@2!");
+    int high = add_tokens(s, prompt + 1, 2, 9, 1);
+    assert_string_equal(next(s), "c0 o0 a0:0 0@0 0@1!"); /* while low's rows are on their way */
+    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_owner(s, 0), -1);
+    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_owner(s, 0), high);
+    schedule_end(s, high);
+    assert_string_equal(next(s), "c0 o0 a0:0 0@0 0@1 0@2!");
+    return_and_push(s);
+    schedule_tokens(s, low, &n_tokens);
+    assert_int_equal(n_tokens, 4);
+    schedule_free(s);
+}
+
+static void priority_goes_before_arrival(void **state)
+{
+    (void)state;
+    struct schedule *s = make(1, 10, 8, 1);
+    int32_t prompt[3] = {1, 2, 3};
+    int low = add_tokens(s, prompt, 3, 5, -1), usual = add_tokens(s, prompt, 2, 5, 0);
+    int high = add_tokens(s, prompt, 1, 5, 7);
+    assert_string_equal(next(s), "o0 a0:0 0@0!"); /* one slot: the last to come has it */
+    return_and_push(s);
+    schedule_end(s, high);
+    next(s);
+    struct sequence_account account;
+    schedule_account(s, usual, &account);
+    assert_true(account.started);
+    schedule_account(s, low, &account);
+    assert_false(account.started);
+    return_and_push(s);
+    high = add_tokens(s, prompt, 1, 5, 7); /* takes the slot of a running one */
+    next(s);
+    schedule_account(s, usual, &account);
+    assert_int_equal(account.n_preempted, 1);
+    schedule_account(s, high, &account);
+    assert_true(account.started);
+    schedule_free(s);
+}
+
+static void prefixes_are_computed_once(void **state)
+{
+    (void)state;
+    struct schedule *s = make(4, 20, 64, 2);
+    int32_t prompt[50];
+    for (int i = 0; i < 50; i++)
+        prompt[i] = i;
+    int first = add_tokens(s, prompt, 40, 9, 0), second = add_tokens(s, prompt, 40, 9, 0);
+    struct step step;
+    assert_true(schedule_next(s, &step));
+    assert_int_equal(step.n_rows, 40); /* the second waits for the rest of the first's last block */
+    /* Its two full blocks are the first's, its third a copy; only the last token is computed. */
+    assert_string_equal(next(s), "a1:0 a1:1 y2:3 a1:3 1@39!");
+    return_and_push(s);
+    return_and_push(s);
+    struct sequence_account account;
+    schedule_account(s, second, &account);
+    assert_int_equal(account.n_cached, 39);
+    schedule_end(s, first);
+    schedule_end(s, second);
+    struct schedule_counts counts;
+    schedule_count(s, &counts);
+    assert_int_equal(counts.blocks_used, 0);
+    assert_int_equal(counts.blocks_idle, 2);
+    assert_int_equal(counts.cached_tokens, 39);
+    assert_int_equal(counts.prompt_tokens, 80);
+    prompt[20] = 0; /* parts with the others inside the second block */
+    add_tokens(s, prompt, 32, 9, 0);
+    const char *text = next(s);
+    assert_non_null(strstr(text, "a1:0 y1:"));
+    assert_non_null(strstr(text, " 1@20 1@21 "));
+    assert_null(strstr(text, "1@19"));
+    schedule_free(s);
+}
+
+static void ending_in_flight_frees_at_once(void **state)
 {
     (void)state;
     struct schedule *s = make(1, 10, 4, 3);
@@ -186,16 +315,14 @@ static void ending_in_flight_drains_first(void **state)
     next(s);
     next(s);
     schedule_end(s, sequence);
-    add(s, 1, 1);
     struct schedule_counts counts;
     schedule_count(s, &counts);
-    assert_int_equal(counts.draining, 1);
-    assert_int_equal(counts.slots_used, 1);
-    assert_string_equal(next(s), "none"); /* the slot is not free yet */
-    return_and_push(s);
-    assert_string_equal(next(s), "none");
-    return_and_push(s);
-    assert_string_equal(next(s), "c0 o0 a0:0 0@0!");
+    assert_int_equal(counts.slots_used + counts.blocks_used, 0);
+    add(s, 1, 1);
+    assert_string_equal(next(s), "c0 o0 a0:0 0@0!"); /* the stages do steps in order */
+    assert_int_equal(schedule_returned(s), 0);
+    assert_int_equal(schedule_returned(s), 0);
+    assert_int_equal(schedule_returned(s), 1);
     schedule_free(s);
 }
 
@@ -206,17 +333,172 @@ static void an_ended_sequence_gets_no_token(void **state)
     int a = add(s, 1, 5), b = add(s, 1, 5);
     next(s);
     schedule_end(s, a);
-    const int *who;
-    assert_int_equal(schedule_returned(s, &who), 2);
-    assert_int_equal(who[0], -1);
-    assert_int_equal(who[1], b);
+    int again = add(s, 1, 5); /* perhaps under the same name */
+    assert_int_equal(schedule_returned(s), 2);
+    assert_int_equal(schedule_owner(s, 0), -1);
+    assert_int_equal(schedule_owner(s, 1), b);
     schedule_end(s, b);
-    int waiting = add(s, 1, 1);
-    schedule_end(s, waiting); /* before it had a slot */
+    schedule_end(s, again); /* before it had a slot */
     struct schedule_counts counts;
     schedule_count(s, &counts);
-    assert_int_equal(counts.waiting + counts.running + counts.draining + counts.slots_used, 0);
-    assert_int_equal(counts.blocks_used + counts.blocks_promised, 0);
+    assert_int_equal(counts.waiting + counts.running + counts.slots_used, 0);
+    assert_int_equal(counts.blocks_used, 0);
+    schedule_free(s);
+}
+
+/* ---- guesses ---- */
+
+static struct schedule *make_guessing(void)
+{
+    return schedule_new(&(struct schedule_options){.max_context = 1000,
+                                                   .n_blocks = 20,
+                                                   .n_slots = 2,
+                                                   .max_rows = 16,
+                                                   .n_flights = 1,
+                                                   .max_sequences = 4,
+                                                   .max_draft = 4});
+}
+
+/* Push the tokens in turn to the rows that count; how many did. */
+static int push_each(struct schedule *s, const int32_t *tokens)
+{
+    int n = schedule_returned(s), n_pushed = 0;
+    for (int i = 0; i < n; i++)
+        if (schedule_owner(s, i) >= 0)
+            schedule_push(s, schedule_owner(s, i), tokens[n_pushed++]);
+    return n_pushed;
+}
+
+static void right_guesses_count_and_wrong_ones_do_not(void **state)
+{
+    (void)state;
+    struct schedule *s = make_guessing();
+    static const int32_t prompt[] = {5, 6, 7, 8, 9, 10, 1, 2, 5, 6};
+    int i = add_tokens(s, prompt, 10, 100, 0);
+    next(s);
+    push_each(s, (const int32_t[]){7}); /* "5 6 7" again */
+    assert_string_equal(next(s), "0@10! 0@11! 0@12! 0@13! 0@14!");
+    assert_int_equal(push_each(s, (const int32_t[]){8, 9, 77}), 3); /* 8 9 right, then not 10 */
+    struct step step;
+    assert_true(schedule_next(s, &step));
+    assert_string_equal(text_of(&step), "0@13!");
+    assert_int_equal(step.rows[0].token, 77);
+    int n_tokens;
+    const int32_t *tokens = schedule_tokens(s, i, &n_tokens);
+    assert_int_equal(n_tokens, 14);
+    assert_memory_equal(tokens + 10, ((const int32_t[]){7, 8, 9, 77}), 4 * sizeof(tokens[0]));
+    struct sequence_account account;
+    schedule_account(s, i, &account);
+    assert_int_equal(account.n_guessed, 4);
+    assert_int_equal(account.n_right, 2);
+    schedule_free(s);
+}
+
+static void all_right_gives_one_more(void **state)
+{
+    (void)state;
+    struct schedule *s = make_guessing();
+    static const int32_t prompt[] = {5, 6, 7, 8, 9, 10, 1, 2, 5, 6};
+    int i = add_tokens(s, prompt, 10, 6, 0); /* 7 8 9 10 1 and one more: no room for others */
+    next(s);
+    push_each(s, (const int32_t[]){7});
+    assert_string_equal(next(s), "0@10! 0@11! 0@12! 0@13! 0@14!");
+    assert_int_equal(push_each(s, (const int32_t[]){8, 9, 10, 1, 2}), 5);
+    int n_tokens;
+    schedule_tokens(s, i, &n_tokens);
+    assert_int_equal(n_tokens, 16);
+    schedule_end(s, i);
+    schedule_free(s);
+}
+
+static void guesses_never_pass_the_room(void **state)
+{
+    (void)state;
+    struct schedule *s = make_guessing();
+    static const int32_t prompt[] = {5, 6, 7, 8, 9, 10, 1, 2, 5, 6};
+    add_tokens(s, prompt, 10, 3, 0);
+    next(s);
+    push_each(s, (const int32_t[]){7});
+    assert_string_equal(next(s), "0@10! 0@11!"); /* two more tokens: one guess */
+    assert_int_equal(push_each(s, (const int32_t[]){8, 9}), 2);
+    schedule_free(s);
+}
+
+static void an_ended_sequence_takes_no_more_guesses(void **state)
+{
+    (void)state;
+    struct schedule *s = make_guessing();
+    static const int32_t prompt[] = {5, 6, 7, 8, 9, 10, 1, 2, 5, 6};
+    int i = add_tokens(s, prompt, 10, 50, 0);
+    next(s);
+    push_each(s, (const int32_t[]){7});
+    next(s);
+    assert_int_equal(schedule_returned(s), 5);
+    schedule_push(s, schedule_owner(s, 0), 8);
+    schedule_end(s, i); /* a stop string, say */
+    for (int row = 1; row < 5; row++)
+        assert_int_equal(schedule_owner(s, row), -1);
+    schedule_free(s);
+}
+
+/* ---- time ---- */
+
+/* One stream, then a long prompt: the rows of its chunks. A row costs 1 ms, a step 10. */
+static int chunk_beside_a_stream(int64_t max_itl_us, float max_stretch)
+{
+    struct schedule *s = schedule_new(&(struct schedule_options){.max_context = 2000,
+                                                                 .n_blocks = 200,
+                                                                 .n_slots = 2,
+                                                                 .max_rows = 512,
+                                                                 .n_flights = 1,
+                                                                 .max_sequences = 4,
+                                                                 .max_itl_us = max_itl_us,
+                                                                 .max_stretch = max_stretch});
+    int64_t now = 1;
+    int chunk = -1;
+    add(s, 3, 900);
+    for (int i = 0; i < 40; i++) {
+        struct step step;
+        if (i == 10)
+            add(s, 990, 100);
+        schedule_clock(s, now);
+        assert_true(schedule_next(s, &step));
+        now += 10000 + 1000 * step.n_rows;
+        schedule_clock(s, now);
+        return_and_push(s);
+        if (i == 20)
+            chunk = (int)step.n_rows - 1;
+    }
+    schedule_free(s);
+    return chunk;
+}
+
+static void prompts_leave_streams_their_pace(void **state)
+{
+    (void)state;
+    assert_int_equal(chunk_beside_a_stream(0, 0), 1); /* the prompt was over in two steps */
+    assert_in_range(chunk_beside_a_stream(30000, 0), 17, 20);
+    assert_in_range(chunk_beside_a_stream(0, 2), 9, 12);
+    assert_in_range(chunk_beside_a_stream(40000, 2), 9, 12); /* the stricter of the two */
+    assert_int_equal(chunk_beside_a_stream(1000, 0), 8);     /* impossible: still it goes on */
+}
+
+static void waiting_is_accounted(void **state)
+{
+    (void)state;
+    struct schedule *s = make(1, 10, 8, 1);
+    schedule_clock(s, 1000);
+    int first = add(s, 1, 5), second = add(s, 1, 5);
+    schedule_clock(s, 1500);
+    next(s);
+    schedule_clock(s, 4000);
+    struct sequence_account account;
+    schedule_account(s, second, &account);
+    assert_int_equal(account.queued_us, 3000);
+    assert_false(account.started);
+    schedule_account(s, first, &account);
+    assert_int_equal(account.queued_us, 500);
+    assert_int_equal(account.n_blocks, 1);
     schedule_free(s);
 }
 
@@ -242,101 +524,245 @@ static void room_is_held_down(void **state)
         add(s, 1, 1);
     int sequence;
     int32_t token = 1;
-    assert_int_equal(schedule_add(s, &token, 1, 1, &sequence, &e), ERR_FULL);
+    struct sequence_options o = {.prompt = &token, .n_prompt = 1, .room = 1};
+    assert_int_equal(schedule_add(s, &o, &sequence, &e), ERR_FULL);
     schedule_free(s);
 }
 
-/* What a stage would see: every step's rows lie inside tables made of its updates, no block is in
- * two tables, positions of a slot come without gaps. */
+/* What a stage would see: every step's rows lie inside tables made of its updates, and every
+ * position in front of a row holds the token that the sequence has there, whoever wrote it. */
 enum { SLOTS = 5, BLOCKS = 20, FLIGHTS = 3, MAX_ROWS = 9 };
 
 struct mirror {
     bool open[SLOTS];
     int n_blocks[SLOTS];
-    int next_position[SLOTS];
-    int block_of[BLOCKS]; /* slot + 1 */
+    int table[SLOTS][BLOCKS];
+    int64_t cells[BLOCKS][KV_BLOCK_TOKENS]; /* a hash of all tokens up to here; 0: never written */
 };
+
+static int64_t *cell_of(struct mirror *m, uint32_t slot, int position)
+{
+    int block = m->table[slot][position / KV_BLOCK_TOKENS];
+    return &m->cells[block][position % KV_BLOCK_TOKENS];
+}
 
 static void mirror_step(struct mirror *m, const struct step *step)
 {
     for (uint32_t i = 0; i < step->n_updates; i++) {
         const struct step_update *u = &step->updates[i];
+        if (u->kind == UPDATE_COPY) {
+            memcpy(m->cells[u->block], m->cells[u->from], sizeof(m->cells[0]));
+            continue;
+        }
         assert_int_equal(m->open[u->slot], u->kind != UPDATE_OPEN);
         if (u->kind == UPDATE_APPEND) {
-            assert_int_equal(m->block_of[u->block], 0);
-            m->block_of[u->block] = (int)u->slot + 1;
-            m->n_blocks[u->slot]++;
+            m->table[u->slot][m->n_blocks[u->slot]++] = (int)u->block;
             continue;
         }
         m->open[u->slot] = u->kind == UPDATE_OPEN;
-        m->n_blocks[u->slot] = m->next_position[u->slot] = 0;
-        for (int b = 0; b < BLOCKS; b++)
-            if (m->block_of[b] == (int)u->slot + 1)
-                m->block_of[b] = 0;
+        m->n_blocks[u->slot] = 0;
     }
     assert_in_range(step->n_rows, 1, MAX_ROWS);
     for (uint32_t i = 0; i < step->n_rows; i++) {
         const struct step_row *r = &step->rows[i];
         assert_true(m->open[r->slot]);
-        assert_int_equal(r->position, m->next_position[r->slot]++);
         assert_true((int)r->position < m->n_blocks[r->slot] * KV_BLOCK_TOKENS);
+        int64_t before = r->position > 0 ? *cell_of(m, r->slot, (int)r->position - 1) : 1;
+        assert_int_not_equal(before, 0); /* no gap in front of it */
+        *cell_of(m, r->slot, (int)r->position) =
+            (int64_t)(((uint64_t)before * 31 + r->token + 1) * 0x9E3779B97F4A7C15u | 1);
     }
+}
+
+/* The cell in front of a row that wants logits must come of the sequence's own tokens. */
+static void check_cells(struct mirror *m, const struct schedule *s, int sequence,
+                        const struct step_row *row)
+{
+    int n_tokens;
+    const int32_t *tokens = schedule_tokens(s, sequence, &n_tokens);
+    uint64_t hash = 1;
+    for (int i = 0; i <= (int)row->position && i < n_tokens; i++) {
+        hash = (hash * 31 + (uint32_t)tokens[i] + 1) * 0x9E3779B97F4A7C15u | 1;
+        assert_int_equal(*cell_of(m, row->slot, i), (int64_t)hash);
+    }
+}
+
+/* A life at random: sequences come, go, share beginnings, give way, guess. */
+struct life {
+    struct schedule *s;
+    struct mirror mirror;
+    unsigned seed;
+    int names[64], left[64], n_live, n_added;
+    struct step_row flights[FLIGHTS][MAX_ROWS]; /* rows that want logits */
+    int n_flying[FLIGHTS], oldest, in_flight;
+};
+
+static void come(struct life *l, int n_prompt, int max_tokens)
+{
+    int32_t prompt[64];
+    int kind = rand_r(&l->seed) % 4, room;
+    for (int i = 0; i < n_prompt; i++)
+        prompt[i] = kind < 3 ? i / (kind + 1) % 7 : rand_r(&l->seed) % 5;
+    assert_int_equal(schedule_room(l->s, n_prompt, max_tokens, &room, NULL), OK);
+    if (room == 0)
+        return;
+    l->left[l->n_live] = room;
+    l->names[l->n_live++] =
+        add_tokens(l->s, prompt, n_prompt, room, rand_r(&l->seed) % 20 == 0);
+    l->n_added++;
+}
+
+static void go(struct life *l, int at)
+{
+    schedule_end(l->s, l->names[at]);
+    l->names[at] = l->names[--l->n_live];
+    l->left[at] = l->left[l->n_live];
+}
+
+/* Every row is looked at when its step is made: later steps may change what the stage holds. */
+static void send_step(struct life *l, const struct step *step)
+{
+    mirror_step(&l->mirror, step);
+    int at = (l->oldest + l->in_flight++) % FLIGHTS;
+    l->n_flying[at] = 0;
+    for (uint32_t i = 0; i < step->n_rows; i++)
+        if (step->rows[i].want == WANT_LOGITS)
+            l->flights[at][l->n_flying[at]++] = step->rows[i];
+}
+
+static void take_step(struct life *l)
+{
+    int n = schedule_returned(l->s);
+    assert_int_equal(n, l->n_flying[l->oldest]);
+    for (int i = 0; i < n; i++) {
+        int who = schedule_owner(l->s, i), at = 0;
+        if (who < 0)
+            continue;
+        while (l->names[at] != who)
+            assert_true(++at < l->n_live);
+        int n_tokens;
+        schedule_tokens(l->s, who, &n_tokens);
+        assert_int_equal(l->flights[l->oldest][i].position, n_tokens - 1);
+        check_cells(&l->mirror, l->s, who, &l->flights[l->oldest][i]);
+        if ((schedule_push(l->s, who, rand_r(&l->seed) % 3) ? 0 : 1) != (--l->left[at] == 0))
+            fail_msg("sequence %d: the room does not end where it should", who);
+        if (l->left[at] == 0)
+            go(l, at);
+    }
+    l->oldest = (l->oldest + 1) % FLIGHTS;
+    l->in_flight--;
+}
+
+static void live(struct life *l, int n_rounds, int max_added)
+{
+    for (int round = 0; round < n_rounds; round++) {
+        if (l->n_live < 12 && l->n_added < max_added && rand_r(&l->seed) % 3 == 0)
+            come(l, 1 + rand_r(&l->seed) % 60, rand_r(&l->seed) % 40);
+        struct step step;
+        if (rand_r(&l->seed) % 2 == 0 && schedule_next(l->s, &step))
+            send_step(l, &step);
+        else if (l->in_flight > 0)
+            take_step(l);
+        if (l->n_live > 0 && rand_r(&l->seed) % 60 == 0)
+            go(l, rand_r(&l->seed) % l->n_live);
+    }
+}
+
+static struct life *begin_life(unsigned seed, int n_blocks, int n_flights)
+{
+    struct life *l = calloc(1, sizeof(*l));
+    assert_non_null(l);
+    l->seed = seed;
+    l->s = schedule_new(&(struct schedule_options){.max_context = 300,
+                                                   .n_blocks = n_blocks,
+                                                   .n_slots = SLOTS,
+                                                   .max_rows = MAX_ROWS,
+                                                   .n_flights = n_flights,
+                                                   .max_sequences = 64,
+                                                   .min_chunk = 4,
+                                                   .max_draft = 4});
+    return l;
+}
+
+static struct schedule_counts end_life(struct life *l)
+{
+    struct schedule_counts counts;
+    while (l->n_live > 0)
+        go(l, 0);
+    for (; l->in_flight > 0; l->in_flight--)
+        schedule_returned(l->s);
+    schedule_count(l->s, &counts);
+    assert_int_equal(counts.slots_used + counts.blocks_used, 0);
+    assert_int_equal(counts.waiting + counts.running, 0);
+    schedule_free(l->s);
+    free(l);
+    return counts;
 }
 
 static void random_life_keeps_the_rules(void **state)
 {
     (void)state;
-    unsigned seed = 3;
-    struct schedule *s = make(SLOTS, BLOCKS, MAX_ROWS, FLIGHTS);
-    struct mirror mirror = {{false}};
-    int names[64], left[64], n_live = 0, n_added = 0, in_flight = 0;
-    for (int round = 0; round < 60000; round++) {
-        if (n_live < 12 && n_added < 3000 && rand_r(&seed) % 4 == 0) {
-            int n_prompt = 1 + rand_r(&seed) % 60, room;
-            assert_int_equal(schedule_room(s, n_prompt, rand_r(&seed) % 40, &room, NULL), OK);
-            if (room > 0) {
-                left[n_live] = room;
-                names[n_live++] = add(s, n_prompt, room);
-                n_added++;
-            }
-        }
-        struct step step;
-        if (rand_r(&seed) % 2 == 0 && schedule_next(s, &step)) {
-            mirror_step(&mirror, &step);
-            in_flight++;
-        } else if (in_flight > 0) {
-            const int *who;
-            int n = schedule_returned(s, &who);
-            in_flight--;
-            for (int i = 0; i < n; i++) {
-                int at = 0;
-                while (who[i] >= 0 && names[at] != who[i])
-                    assert_true(++at < n_live);
-                if (who[i] >= 0 && (schedule_push(s, who[i], 1) ? 0 : 1) != (--left[at] == 0))
-                    fail_msg("sequence %d: the room does not end where it should", who[i]);
-                if (who[i] >= 0 && left[at] == 0) {
-                    schedule_end(s, who[i]);
-                    names[at] = names[--n_live];
-                    left[at] = left[n_live];
-                }
-            }
-        }
-        if (n_live > 0 && rand_r(&seed) % 60 == 0) {
-            int at = rand_r(&seed) % n_live;
-            schedule_end(s, names[at]);
-            names[at] = names[--n_live];
-            left[at] = left[n_live];
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        struct life *l = begin_life(seed, seed % 2 == 0 ? BLOCKS : 9, 1 + (int)seed % FLIGHTS);
+        live(l, 30000, 3000);
+        assert_true(l->n_added > 500);
+        struct schedule_counts counts = end_life(l);
+        assert_true(counts.preempted > (seed % 2 == 0 ? 0 : 50));
+        assert_true(counts.cached_tokens > 1000);
+        assert_true(counts.guessed > 500 && counts.right > 100);
+    }
+}
+
+static void a_hundred_thousand_requests_leave_no_block_behind(void **state)
+{
+    (void)state;
+    struct life *l = begin_life(77, 12, 2);
+    while (l->n_added < 100000) {
+        come(l, 1 + rand_r(&l->seed) % 30, 1 + rand_r(&l->seed) % 4);
+        for (struct step step; schedule_next(l->s, &step);)
+            send_step(l, &step);
+        while (l->n_live > 8) {
+            take_step(l);
+            for (struct step step; schedule_next(l->s, &step);)
+                send_step(l, &step);
+            if (rand_r(&l->seed) % 20 == 0)
+                go(l, rand_r(&l->seed) % l->n_live);
         }
     }
-    assert_true(n_added > 1000);
-    for (int i = 0; i < n_live; i++)
-        schedule_end(s, names[i]);
-    for (const int *who; in_flight > 0; in_flight--)
-        schedule_returned(s, &who);
-    struct schedule_counts counts;
-    schedule_count(s, &counts);
-    assert_int_equal(counts.slots_used + counts.blocks_used + counts.blocks_promised, 0);
-    assert_int_equal(counts.waiting + counts.running + counts.draining, 0);
+    end_life(l);
+}
+
+/* However many stand in line, the first of them always gets its tokens. */
+static void nobody_starves(void **state)
+{
+    (void)state;
+    struct schedule *s = make(6, 7, 12, 3);
+    int names[60], n_ended = 0, in_flight = 0, progress = 0;
+    for (int i = 0; i < 60; i++)
+        names[i] = add(s, 1 + i * 7 % 50, 60); /* the pool holds 112 positions */
+    for (int round = 0; n_ended < 60; round++) {
+        struct step step;
+        while (schedule_next(s, &step))
+            in_flight++;
+        assert_true(in_flight > 0);
+        int n = schedule_returned(s);
+        in_flight--;
+        for (int i = 0; i < n; i++) {
+            int who = schedule_owner(s, i), oldest = 0;
+            while (names[oldest] < 0)
+                oldest++;
+            progress = who == names[oldest] ? round : progress;
+            if (who >= 0 && !schedule_push(s, who, 7)) {
+                schedule_end(s, who);
+                for (int j = 0; j < 60; j++)
+                    if (names[j] == who)
+                        names[j] = -1;
+                n_ended++;
+            }
+        }
+        if (round - progress > 40)
+            fail_msg("round %d: no token for the first in line since %d", round, progress);
+    }
     schedule_free(s);
 }
 
@@ -348,10 +774,22 @@ int main(void)
         cmocka_unit_test(decoding_comes_first_and_prompts_fill_up),
         cmocka_unit_test(sequences_spread_over_the_flights),
         cmocka_unit_test(first_come_first_served),
-        cmocka_unit_test(ending_in_flight_drains_first),
+        cmocka_unit_test(the_last_in_rank_gives_way),
+        cmocka_unit_test(rows_of_a_preempted_sequence_count_for_nothing),
+        cmocka_unit_test(priority_goes_before_arrival),
+        cmocka_unit_test(prefixes_are_computed_once),
+        cmocka_unit_test(ending_in_flight_frees_at_once),
         cmocka_unit_test(an_ended_sequence_gets_no_token),
+        cmocka_unit_test(right_guesses_count_and_wrong_ones_do_not),
+        cmocka_unit_test(all_right_gives_one_more),
+        cmocka_unit_test(guesses_never_pass_the_room),
+        cmocka_unit_test(an_ended_sequence_takes_no_more_guesses),
+        cmocka_unit_test(prompts_leave_streams_their_pace),
+        cmocka_unit_test(waiting_is_accounted),
         cmocka_unit_test(room_is_held_down),
         cmocka_unit_test(random_life_keeps_the_rules),
+        cmocka_unit_test(a_hundred_thousand_requests_leave_no_block_behind),
+        cmocka_unit_test(nobody_starves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,111 +7,126 @@
 
 #include <cmocka.h>
 
-static void takes_within_the_reservation(void **state)
+static void takes_until_none_is_left(void **state)
 {
     (void)state;
-    struct block_pool *p = block_pool_new(4, 2);
-    assert_int_equal(block_pool_available(p), 4);
-    assert_true(block_pool_reserve(p, 0, 3));
+    struct block_pool *p = block_pool_new(3);
+    assert_int_equal(block_pool_take(p), 0);
+    assert_int_equal(block_pool_take(p), 1);
     assert_int_equal(block_pool_available(p), 1);
-    assert_int_equal(block_pool_used(p), 0);
-    assert_false(block_pool_reserve(p, 1, 2)); /* promised blocks are not for others */
-    assert_int_equal(block_pool_reserved(p, 1), 0);
-    assert_true(block_pool_reserve(p, 1, 1));
-    assert_int_equal(block_pool_take(p, 0), 0);
-    assert_int_equal(block_pool_take(p, 1), 1);
-    assert_int_equal(block_pool_take(p, 0), 2);
-    assert_int_equal(block_pool_take(p, 0), 3);
-    assert_int_equal(block_pool_available(p), 0);
-    assert_int_equal(block_pool_used(p), 4);
-    assert_int_equal(block_pool_held(p, 0), 3);
-    assert_true(block_pool_drop(p, 0, 2));
-    assert_int_equal(block_pool_available(p), 1);
-    assert_true(block_pool_reserve(p, 1, 1));
-    assert_int_equal(block_pool_take(p, 1), 2); /* the one freed last */
-    block_pool_free(p);
-}
-
-static void unreserve_gives_back_only_the_promise(void **state)
-{
-    (void)state;
-    struct block_pool *p = block_pool_new(5, 1);
-    assert_true(block_pool_reserve(p, 0, 5));
-    block_pool_take(p, 0);
-    block_pool_unreserve(p, 0);
-    assert_int_equal(block_pool_available(p), 4);
-    assert_int_equal(block_pool_held(p, 0), 1);
-    assert_int_equal(block_pool_reserved(p, 0), 0);
+    assert_int_equal(block_pool_take(p), 2);
+    assert_int_equal(block_pool_take(p), -1);
+    assert_int_equal(block_pool_used(p), 3);
+    assert_true(block_pool_drop(p, 1));
+    assert_true(block_pool_drop(p, 0));
+    assert_int_equal(block_pool_take(p), 0); /* the one freed last */
     block_pool_free(p);
 }
 
 static void a_shared_block_lives_until_the_last_drop(void **state)
 {
     (void)state;
-    struct block_pool *p = block_pool_new(2, 3);
-    assert_true(block_pool_reserve(p, 0, 1));
-    int32_t block = block_pool_take(p, 0);
-    block_pool_share(p, 1, block);
-    block_pool_share(p, 2, block);
+    struct block_pool *p = block_pool_new(2);
+    int32_t block = block_pool_take(p);
+    block_pool_share(p, block);
+    block_pool_share(p, block);
     assert_int_equal(block_pool_refs(p, block), 3);
-    assert_false(block_pool_drop(p, 0, block));
-    assert_false(block_pool_drop(p, 2, block));
+    assert_false(block_pool_drop(p, block));
+    assert_false(block_pool_drop(p, block));
     assert_int_equal(block_pool_used(p), 1);
-    assert_true(block_pool_drop(p, 1, block));
+    assert_true(block_pool_drop(p, block));
     assert_int_equal(block_pool_used(p), 0);
     assert_int_equal(block_pool_refs(p, block), 0);
     block_pool_free(p);
 }
 
-/* Random owners against a naive account: a block has at most one taker, counts add up. */
-enum { N_BLOCKS = 37, N_OWNERS = 5 };
+static void kept_blocks_lie_idle_and_are_taken_last(void **state)
+{
+    (void)state;
+    struct block_pool *p = block_pool_new(4);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(block_pool_take(p), i);
+    for (int i = 0; i < 3; i++)
+        block_pool_keep(p, i);
+    assert_false(block_pool_drop(p, 1));
+    assert_false(block_pool_drop(p, 0));
+    assert_false(block_pool_drop(p, 2));
+    assert_int_equal(block_pool_idle(p), 3);
+    assert_int_equal(block_pool_available(p), 4);
+    assert_int_equal(block_pool_used(p), 0);
+    block_pool_share(p, 0); /* wanted again: from the middle of the list */
+    assert_int_equal(block_pool_take(p), 3); /* the free one first */
+    assert_int_equal(block_pool_take(p), 1); /* then what lay idle longest */
+    assert_int_equal(block_pool_take(p), 2);
+    assert_int_equal(block_pool_take(p), -1);
+    assert_true(block_pool_drop(p, 1)); /* new contents are not kept */
+    assert_false(block_pool_drop(p, 0)); /* the old ones still are */
+    assert_int_equal(block_pool_idle(p), 1);
+    block_pool_free(p);
+}
+
+/* Random life against a naive account. */
+enum { N_BLOCKS = 37 };
 
 static void random_life_adds_up(void **state)
 {
     (void)state;
-    struct block_pool *p = block_pool_new(N_BLOCKS, N_OWNERS);
-    int owner_of[N_BLOCKS], reserved[N_OWNERS] = {0}, n_used = 0, n_refused = 0;
-    for (int i = 0; i < N_BLOCKS; i++)
-        owner_of[i] = -1;
+    struct block_pool *p = block_pool_new(N_BLOCKS);
+    int refs[N_BLOCKS] = {0}, n_none = 0, n_evicted = 0;
+    bool keep[N_BLOCKS] = {false};
     unsigned seed = 7;
-    for (int round = 0; round < 20000; round++) {
-        int owner = rand_r(&seed) % N_OWNERS, what = rand_r(&seed) % 3;
-        int total_reserved = 0;
-        for (int i = 0; i < N_OWNERS; i++)
-            total_reserved += reserved[i];
-        if (what == 0) {
-            int n = rand_r(&seed) % 6;
-            bool fits = n <= N_BLOCKS - n_used - total_reserved;
-            n_refused += !fits;
-            assert_int_equal(block_pool_reserve(p, owner, n), fits);
-            reserved[owner] += fits ? n : 0;
-        } else if (what == 1 && reserved[owner] > 0) {
-            int32_t block = block_pool_take(p, owner);
-            assert_in_range(block, 0, N_BLOCKS - 1);
-            assert_int_equal(owner_of[block], -1);
-            owner_of[block] = owner;
-            reserved[owner]--;
-            n_used++;
-        } else if (what == 2) {
-            int block = rand_r(&seed) % N_BLOCKS;
-            if (owner_of[block] >= 0) {
-                assert_true(block_pool_drop(p, owner_of[block], block));
-                owner_of[block] = -1;
-                n_used--;
+    for (int round = 0; round < 40000; round++) {
+        int at = rand_r(&seed) % N_BLOCKS, used = 0, idle = 0;
+        switch (rand_r(&seed) % 5) {
+        case 0:
+        case 1: {
+            int32_t block = block_pool_take(p);
+            n_none += block < 0;
+            if (block < 0)
+                break;
+            assert_int_equal(refs[block], 0);
+            n_evicted += keep[block];
+            refs[block] = 1;
+            keep[block] = false;
+            break;
+        }
+        case 2:
+            if (refs[at] > 0)
+                block_pool_keep(p, at);
+            keep[at] |= refs[at] > 0;
+            break;
+        case 3:
+            if (refs[at] > 0 || keep[at]) {
+                block_pool_share(p, at);
+                refs[at]++;
+            }
+            break;
+        default:
+            if (refs[at] > 0) {
+                bool lost = block_pool_drop(p, at);
+                refs[at]--;
+                assert_int_equal(lost, refs[at] == 0 && !keep[at]);
             }
         }
-        assert_int_equal(block_pool_used(p), n_used);
+        for (int i = 0; i < N_BLOCKS; i++) {
+            used += refs[i] > 0;
+            idle += refs[i] == 0 && keep[i];
+        }
+        assert_int_equal(block_pool_used(p), used);
+        assert_int_equal(block_pool_idle(p), idle);
+        assert_int_equal(block_pool_available(p), N_BLOCKS - used);
     }
-    assert_true(n_refused > 100);
+    assert_true(n_none > 50);
+    assert_true(n_evicted > 50);
     block_pool_free(p);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(takes_within_the_reservation),
-        cmocka_unit_test(unreserve_gives_back_only_the_promise),
+        cmocka_unit_test(takes_until_none_is_left),
         cmocka_unit_test(a_shared_block_lives_until_the_last_drop),
+        cmocka_unit_test(kept_blocks_lie_idle_and_are_taken_last),
         cmocka_unit_test(random_life_adds_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,12 +1,16 @@
-/* The sequence slots of the ring, on paper: which are open and which blocks stand in their tables.
+/* The sequence slots of the ring, on paper: which are open, which blocks stand in their tables, and
+ * what those blocks hold.
  *
- * The lead's mirror of the tables that every stage keeps. Each change here is also written
- * as the step update that makes the stages do the same, into a list that the caller puts in
- * front of its next step: so book and stages cannot drift apart. A slot is an owner in the book
- * of blocks (block_pool.h) that the slot book owns.
+ * The lead's mirror of the tables that every stage keeps. Each change here is also told to
+ * a sink, which writes it as the step update that makes the stages do the same, in order, in front
+ * of the caller's next step: so book and stages cannot drift apart.
  *
- * Closing gives the blocks back at once: every stage handles steps in order, and the close stands
- * before anything that could use them again. Pure; one thread at a time. */
+ * Closing a slot gives its blocks back at once, also while steps that use them are on their way:
+ * every stage handles steps in order, and the close stands before anything that could use them
+ * again. For the same reason a block may be shared as soon as the step that fills it was
+ * made (prefix_index.h). Blocks that are full outlive their slot as long as nobody needs the room.
+ *
+ * Pure; one thread at a time. */
 #ifndef SHOAL_KV_SLOT_BOOK_H
 #define SHOAL_KV_SLOT_BOOK_H
 
@@ -14,28 +18,58 @@
 
 struct slot_book;
 
-/* The sink of updates: called in order, once for each. `block` only with SLOT_APPEND. The kinds
- * mean what UPDATE_OPEN, _APPEND and _CLOSE of stage/step.h mean (this module knows no steps). */
-enum slot_change { SLOT_OPEN, SLOT_APPEND, SLOT_CLOSE };
-typedef void (*slot_change_fn)(void *context, enum slot_change change, int slot, int32_t block);
+/* The sink of updates. The kinds mean what UPDATE_OPEN, _APPEND, _COPY and _CLOSE of stage/step.h
+ * mean (this module knows no steps). */
+enum slot_change_kind { SLOT_OPEN, SLOT_APPEND, SLOT_COPY, SLOT_CLOSE };
+struct slot_change {
+    enum slot_change_kind kind;
+    int slot;      /* not SLOT_COPY */
+    int32_t block; /* SLOT_APPEND; SLOT_COPY: written */
+    int32_t from;  /* SLOT_COPY: read */
+};
+typedef void (*slot_change_fn)(void *context, const struct slot_change *change);
 
-/* All >= 1; `max_positions` bounds the table of one slot. */
-struct slot_book *slot_book_new(int n_slots, int n_blocks, int max_positions);
+struct slot_book_options {
+    int n_slots, n_blocks; /* >= 1 */
+    int max_positions;     /* of one slot: bounds its table */
+    uint64_t cache_key;    /* stands for everything but tokens that keys and values depend on */
+    bool no_reuse;         /* nothing is ever shared or kept */
+    slot_change_fn change;
+    void *context;
+};
+
+struct slot_book *slot_book_new(const struct slot_book_options *o);
 void slot_book_free(struct slot_book *b); /* NULL allowed */
 
 int slot_book_blocks_for(int n_positions); /* blocks that hold them */
 
-/* Open a slot that will never hold more than n_positions; -1 when no slot is free or the blocks
- * are not. */
-int slot_book_open(struct slot_book *b, int n_positions, slot_change_fn change, void *context);
+/* A slot with an empty table; -1 when none is free. */
+int slot_book_open(struct slot_book *b);
 
-/* Append blocks until the slot's table covers n_positions (within what was opened for). */
-void slot_book_extend(struct slot_book *b, int slot, int n_positions, slot_change_fn change,
-                      void *context);
+/* Append blocks until the table covers n_positions, or as far as there are blocks: the positions
+ * that it covers (up to n_positions). */
+int slot_book_extend(struct slot_book *b, int slot, int n_positions);
 
-void slot_book_close(struct slot_book *b, int slot, slot_change_fn change, void *context);
+/* The slot is to hold `tokens`, and the first n_done of them are in the steps made so far. If the next
+ * ones stand in blocks that were computed before, take those over. */
+struct slot_reuse {
+    int n_done; /* the new count, <= most */
+    bool wait;  /* more can be taken over in the next step than in this one */
+};
+struct slot_reuse slot_book_reuse(struct slot_book *b, int slot, const int32_t *tokens, int n_done,
+                                  int most, uint64_t step);
+
+/* Step `step` (or an earlier one) computes tokens[0 … n) of the slot: its blocks can be found. */
+void slot_book_fill(struct slot_book *b, int slot, const int32_t *tokens, int n, uint64_t step);
+
+void slot_book_close(struct slot_book *b, int slot);
+
+/* Of the first n tokens, how many blocks would be found that somebody holds right now: a sequence
+ * that begins with them needs so many fewer. */
+int slot_book_n_shareable(const struct slot_book *b, const int32_t *tokens, int n);
 
 int slot_book_n_open(const struct slot_book *b);
+int slot_book_covers(const struct slot_book *b, int slot); /* positions inside its table */
 int slot_book_table(const struct slot_book *b, int slot, const int32_t **blocks); /* its length */
 const struct block_pool *slot_book_pool(const struct slot_book *b);
 

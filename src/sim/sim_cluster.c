@@ -127,7 +127,7 @@ static enum err next_token(struct cluster *c, int sequence, float *logits, struc
     struct sim_request *r = &c->requests[request];
     const int32_t *tokens = schedule_tokens(c->schedule, sequence, &n_tokens);
     int32_t token;
-    enum err err = sampler_pick(&r->sampling, c->scratch, logits, tokens, n_tokens, 0,
+    enum err err = sampler_pick(&r->sampling, c->scratch, logits, tokens, n_tokens, r->choice,
                                 (uint32_t)n_tokens, &token, e);
     if (err != OK)
         return err;
@@ -145,12 +145,13 @@ static enum err collect(struct cluster *c, struct error *e)
     enum err err = pipeline_collect(c->pipeline, &result, 0, e);
     if (err != OK)
         return err == ERR_TIMEOUT ? OK : err;
-    const int *sequences;
-    int n = schedule_returned(c->schedule, &sequences);
+    int n = schedule_returned(c->schedule);
     ASSERT(n == result.n_wanted);
-    for (int i = 0; i < n && err == OK; i++)
-        if (sequences[i] >= 0)
-            err = next_token(c, sequences[i], result.logits + (size_t)i * SIM_VOCAB, e);
+    for (int i = 0; i < n && err == OK; i++) {
+        int sequence = schedule_owner(c->schedule, i);
+        if (sequence >= 0)
+            err = next_token(c, sequence, result.logits + (size_t)i * SIM_VOCAB, e);
+    }
     return err;
 }
 
@@ -186,7 +187,12 @@ static enum err request_comes(struct cluster *c, int request, struct error *e)
         r->ended = true;
         return OK;
     }
-    err = schedule_add(c->schedule, r->prompt, r->n_prompt, room, &sequence, e);
+    struct sequence_options o = {.prompt = r->prompt,
+                                 .n_prompt = r->n_prompt,
+                                 .room = room,
+                                 .priority = r->priority,
+                                 .no_draft = r->no_draft};
+    err = schedule_add(c->schedule, &o, &sequence, e);
     if (err != OK)
         return err;
     c->request_of[sequence] = request;
@@ -247,7 +253,11 @@ static enum err build(struct cluster *c, struct error *e)
                                                           .max_rows = shape->max_rows,
                                                           .n_flights = o->n_flights,
                                                           .max_sequences = c->n_requests,
-                                                          .min_chunk = o->min_chunk});
+                                                          .min_chunk = o->min_chunk,
+                                                          .max_draft = o->max_draft,
+                                                          .max_itl_us = o->max_itl,
+                                                          .max_stretch = o->max_stretch,
+                                                          .no_reuse = o->no_reuse});
     return pipeline_new(&(struct pipeline_options){.stage = c->stages[n_stages - 1].stage,
                                                    .vocab = SIM_VOCAB,
                                                    .hidden = SIM_HIDDEN,
@@ -300,6 +310,7 @@ static enum err run(struct cluster *c, struct error *e)
     while (err == OK && c->n_events > 0) {
         struct event event = next_event(c);
         c->now = event.at;
+        schedule_clock(c->schedule, c->now);
         err = handle(c, &event, e);
         if (err == OK)
             err = submit_steps(c, e);
@@ -322,7 +333,7 @@ enum err sim_cluster_run(const struct sim_cluster_options *o, struct sim_request
                           .n_requests = n_requests,
                           .outcome = out,
                           .random = o->seed};
-    c->request_of = xcalloc((size_t)(n_requests + o->shape.n_slots), sizeof(int));
+    c->request_of = xcalloc((size_t)n_requests, sizeof(int));
     c->sequence_of = xcalloc((size_t)n_requests, sizeof(int));
     enum err err = build(c, e);
     if (err == OK) {

@@ -17,6 +17,9 @@ struct sim_request {
     int n_prompt;
     int max_tokens; /* 1 … SIM_MAX_TOKENS */
     struct sampling sampling;
+    uint32_t choice;
+    int priority;
+    bool no_draft;
     int64_t arrives_at;
     int64_t cancelled_at; /* fake time; < 0: never */
     /* What came of it. */
@@ -29,6 +32,10 @@ struct sim_cluster_options {
     struct sim_shape shape;
     int n_flights;
     int min_chunk;
+    int max_draft;
+    int64_t max_itl; /* fake time; 0: any. The next one likewise */
+    float max_stretch;
+    bool no_reuse;
     uint64_t seed;          /* of the delays */
     struct sim_fault fault; /* zeroed: none */
 };

@@ -1,0 +1,76 @@
+#include "engine/pace.h"
+
+#include <limits.h>
+
+static const double FORGETTING = 0.9; /* per step: about the last ten count */
+static const double MIN_SPREAD = 0.2; /* of the rows, below which they tell nothing of the slope */
+
+/* The slope is known only from steps of different sizes; otherwise the last one is kept. */
+static void fit(struct pace *p)
+{
+    double mean_rows = p->rows / p->weight, mean_us = p->us / p->weight;
+    double variance = p->rows_squared / p->weight - mean_rows * mean_rows;
+    double spread = MIN_SPREAD * mean_rows;
+    if (variance > spread * spread && variance > 0.25)
+        p->per_row_us = (p->rows_us / p->weight - mean_rows * mean_us) / variance;
+    else if (p->per_row_us <= 0)
+        p->per_row_us = mean_us / mean_rows; /* the worst case: all of it is rows */
+    p->base_us = mean_us - p->per_row_us * mean_rows;
+    if (p->per_row_us <= 0) { /* noise: larger steps were not slower */
+        p->per_row_us = 0.1 * mean_us / mean_rows;
+        p->base_us = 0.9 * mean_us;
+    }
+    if (p->base_us < 0) {
+        p->base_us = 0;
+        p->per_row_us = mean_us / mean_rows;
+    }
+}
+
+void pace_note(struct pace *p, int n_rows, int64_t us)
+{
+    if (n_rows < 1 || us < 0)
+        return;
+    double n = n_rows, t = (double)us;
+    p->weight = FORGETTING * p->weight + 1;
+    p->rows = FORGETTING * p->rows + n;
+    p->us = FORGETTING * p->us + t;
+    p->rows_squared = FORGETTING * p->rows_squared + n * n;
+    p->rows_us = FORGETTING * p->rows_us + n * t;
+    fit(p);
+}
+
+bool pace_is_known(const struct pace *p)
+{
+    return p->weight > 0 && p->us > 0;
+}
+
+double pace_step_us(const struct pace *p, double n_rows)
+{
+    return pace_is_known(p) ? p->base_us + p->per_row_us * n_rows : 0;
+}
+
+int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding)
+{
+    bool is_bound = bound->max_step_us > 0 || bound->max_stretch > 0;
+    if (!is_bound)
+        return INT_MAX;
+    if (!pace_is_known(p))
+        return PACE_MIN_ROWS;
+    double without = pace_step_us(p, n_decoding), most = 1e18;
+    if (bound->max_step_us > 0)
+        most = (double)bound->max_step_us;
+    if (bound->max_stretch > 0 && without * bound->max_stretch < most)
+        most = without * bound->max_stretch;
+    double rows = (most - without) / p->per_row_us;
+    return rows < PACE_MIN_ROWS ? PACE_MIN_ROWS : rows > INT_MAX / 2 ? INT_MAX / 2 : (int)rows;
+}
+
+float pace_least_rate(const struct pace *p, int n_decoding)
+{
+    const float unknown = 0.3f, least = 0.1f;
+    if (!pace_is_known(p))
+        return unknown;
+    int n = n_decoding > 1 ? n_decoding : 1;
+    float rate = (float)(p->per_row_us * n / pace_step_us(p, n));
+    return rate > least ? rate : least;
+}
