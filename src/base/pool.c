@@ -45,6 +45,7 @@ struct part {
 };
 
 struct pool {
+    unsigned id; /* of all pools that there ever were; never 0 */
     int n_threads;
     int n_started; /* workers with a running thread */
     bool may_spin;
@@ -76,6 +77,9 @@ struct pool {
 
     _Alignas(LINE) struct worker workers[];
 };
+
+/* The pool that the calling thread is bound to as its thread 0; 0: none. */
+static _Thread_local unsigned bound_id;
 
 static void cpu_relax(void)
 {
@@ -153,8 +157,6 @@ static void wake_caller(struct pool *p)
 static void bind_to_place(const struct pool *p, int thread_i)
 {
     int cpus[CPUS_MAX], n = 0;
-    if (!p->binds)
-        return;
     int node = p->places[(long long)thread_i * p->n_places / p->n_threads].node;
     for (int i = 0; i < p->n_places; i++)
         if (p->places[i].node == node)
@@ -171,7 +173,8 @@ static void *worker_main(void *argument)
     struct worker *w = argument;
     struct pool *p = w->pool;
     unsigned n_workers = (unsigned)p->n_threads - 1;
-    bind_to_place(p, w->thread_i);
+    if (p->binds)
+        bind_to_place(p, w->thread_i);
     for (unsigned done = 0;; done++) {
         wait_for_operation(p, done);
         if (atomic_load(&p->stopping))
@@ -234,6 +237,8 @@ static enum err start_workers(struct pool *p, struct error *e)
     return OK;
 }
 
+static atomic_uint n_pools;
+
 enum err pool_open_on(const struct pool_options *o, const struct cpu_place *places, int n_places,
                       struct pool **out, struct error *e)
 {
@@ -243,6 +248,7 @@ enum err pool_open_on(const struct pool_options *o, const struct cpu_place *plac
         return error_set(e, ERR_INVALID, "threads: expected 1 to %d, found %d", POOL_MAX_THREADS,
                          n_threads);
     struct pool *p = lines_new(sizeof *p + (size_t)n_threads * sizeof p->workers[0]);
+    p->id = atomic_fetch_add(&n_pools, 1) + 1;
     p->n_threads = n_threads;
     p->may_spin = n_threads <= cpus_usable();
     pthread_mutex_init(&p->lock, NULL);
@@ -316,12 +322,31 @@ static void wait_for_workers(struct pool *p, unsigned all)
     pthread_mutex_unlock(&p->lock);
 }
 
+static void bind_caller(struct pool *p)
+{
+    bind_to_place(p, 0);
+    bound_id = p->id;
+}
+
+void pool_unbind_caller(struct pool *p)
+{
+    int cpus[CPUS_MAX];
+    if (!p->binds)
+        return;
+    for (int i = 0; i < p->n_places; i++)
+        cpus[i] = p->places[i].cpu;
+    cpus_bind(cpus, p->n_places);
+    bound_id = 0;
+}
+
 void pool_run(struct pool *p, pool_fn fn, void *context)
 {
     unsigned number =
         atomic_load_explicit(&p->operation, memory_order_relaxed) + 1; /* we write it */
     ASSERT(!p->is_running);
     p->is_running = true;
+    if (p->binds && bound_id != p->id)
+        bind_caller(p);
     p->fn = fn;
     p->context = context;
     p->taken = p->sets[number % 2];
@@ -377,23 +402,6 @@ bool pool_take(struct pool *p, int thread_i, int series, int n, int grain, int *
         return true;
     }
     return false;
-}
-
-/* ---- places ---- */
-
-void pool_bind_caller(struct pool *p)
-{
-    bind_to_place(p, 0);
-}
-
-void pool_unbind_caller(struct pool *p)
-{
-    int cpus[CPUS_MAX];
-    if (!p->binds)
-        return;
-    for (int i = 0; i < p->n_places; i++)
-        cpus[i] = p->places[i].cpu;
-    cpus_bind(cpus, p->n_places);
 }
 
 int pool_default_threads(void)

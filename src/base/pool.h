@@ -11,11 +11,11 @@
  * takes fewer; which thread got which piece differs from run to run. Either way the pieces must be
  * independent and their boundaries must not change a bit of the result.
  *
- * Several memory nodes (NUMA): threads are spread over the nodes' processors in order, each worker
- * may run on its node's processors only, and pool_take gives a thread the part of its own node
- * first: what was first written through pool_take or pool_share over n items is later read through
- * either of them, over as many items, mostly by the node that holds it. With `pin` a thread keeps
- * to one processor. The caller, thread 0, is bound only between pool_bind_caller and
+ * Several memory nodes (NUMA): threads are spread over the nodes' processors in order, each may run
+ * on its node's processors only, and pool_take gives a thread the part of its own node first: what
+ * was first written through pool_take or pool_share over n items is later read through either of
+ * them, over as many items, mostly by the node that holds it. With `pin` a thread keeps to one
+ * processor. For the caller, thread 0, this begins with its first pool_run and ends with
  * pool_unbind_caller. Results never depend on any of it.
  *
  * Threads begin with the floating-point environment of the thread that made the pool; nothing in
@@ -57,10 +57,9 @@ void pool_run_alone(struct pool *p, pool_fn fn, void *context);
  * About 50 ns where several threads take at the same time: give it pieces of some microseconds. */
 bool pool_take(struct pool *p, int thread_i, int series, int n, int grain, int *begin, int *end);
 
-/* Bind the calling thread as thread 0 of the pool (to its node, or with `pin` to one processor),
- * and let it go again. For the thread that will call pool_run for a long time; threads that it
- * starts meanwhile inherit the binding. Both do nothing for a pool that binds nobody. */
-void pool_bind_caller(struct pool *p);
+/* Let the calling thread run on all processors again that were the process's when the pool was
+ * made: for a caller that goes on to other things, or starts threads, which inherit the binding.
+ * Does nothing for a pool that binds nobody. */
 void pool_unbind_caller(struct pool *p);
 
 /* One thread for every processor that this process may use (base/cpus.h), within the bounds. */

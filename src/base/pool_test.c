@@ -166,7 +166,6 @@ static void pinned_threads_keep_to_one_processor_each(void **state)
         skip();
     assert_int_equal(pool_open(&o, &p, NULL), OK);
     assert_int_equal(pool_n_threads(p), n_threads);
-    pool_bind_caller(p);
     pool_run(p, look_around, &seen);
     pool_unbind_caller(p);
     assert_int_equal(n_places(), before);
@@ -231,6 +230,7 @@ static void a_thread_takes_its_own_nodes_part_first(void **state)
             assert_true(f.begin[t] == 100 || f.begin[t] == 110);
         assert_int_not_equal(f.begin[1], f.begin[2]);
     }
+    pool_unbind_caller(f.pool);
     pool_free(f.pool);
 }
 
@@ -248,6 +248,7 @@ static void nodes_help_each_other(void **state)
             pool_run_alone(t.pool, take, &t); /* one thread: all of it */
             each_item_was_taken(&t, 2 * run);
         }
+        pool_unbind_caller(t.pool);
         pool_free(t.pool);
     }
 }

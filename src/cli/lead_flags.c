@@ -10,6 +10,7 @@ struct lead_options lead_options_from(const struct lead_flags *f)
     return (struct lead_options){.nodes = f->nodes,
                                  .layers = f->layers,
                                  .threads = f->threads,
+                                 .pin = f->pin,
                                  .kv_type = (enum kv_type)f->kv,
                                  .context = f->context,
                                  .insecure = f->insecure};

@@ -13,7 +13,7 @@ struct lead_flags {
     int threads;
     int kv; /* enum kv_type */
     int context;
-    bool insecure;
+    bool insecure, pin;
 };
 
 /* Rows for a verb's table; `f` is a struct lead_flags variable. */
@@ -28,6 +28,7 @@ struct lead_flags {
          "compute threads (default: every processor)", \
          .min = 1, \
          .max = POOL_MAX_THREADS}, \
+        {"pin", FLAG_BOOL, &(f).pin, NULL, "keep each compute thread to one processor"}, \
         {"kv", \
          FLAG_CHOICE, \
          &(f).kv, \

@@ -12,6 +12,7 @@ enum err verb_worker(int argc, char **argv, struct error *e)
         {"listen", FLAG_STRING, &o.listen, "H:P", "address (default 127.0.0.1:50100; port 0: any)"},
         {"threads", FLAG_INT, &o.threads, "K", "compute threads (default: every processor)",
          .min = 1, .max = POOL_MAX_THREADS},
+        {"pin", FLAG_BOOL, &o.pin, NULL, "keep each compute thread to one processor"},
         {"insecure", FLAG_BOOL, &o.insecure, NULL,
          "allow an address that other machines reach: anyone there may use this node"},
         {0},

@@ -7,12 +7,15 @@
 #include "lead/sizes.h"
 #include "node/machine.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     SPARE_CREDITS = 2,    /* frames on their way beyond the flights of the engine */
     RING_TIMEOUT_S = 120, /* silence of a live ring: a stage is stuck */
+    LOAD_POLL_US = 5000,
 };
 
 static uint64_t kv_budget(const struct lead_options *o, const struct lead *lead)
@@ -84,16 +87,38 @@ const char *lead_stage_name(const struct lead *lead, int stage_i)
     return cluster_node(lead->cluster, lead->plan.stages[stage_i].node_i)->address;
 }
 
-static enum err load_own_layers(const struct lead_options *o, struct lead *lead, uint64_t epoch,
-                                struct error *e)
+/* ---- loading ---- */
+
+/* The lead's own layers, loaded while the workers load theirs. */
+struct own_load {
+    const struct lead_options *o;
+    struct lead *lead;
+    uint64_t epoch;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic uint64_t done_bytes, total_bytes;
+    _Atomic bool is_done;
+    struct error error;                         /* once done */
+    uint64_t workers_done_bytes, workers_bytes; /* the opening thread's, as last heard */
+};
+
+static struct model_part own_part(const struct lead *lead)
 {
     const struct plan_stage *own = &lead->plan.stages[lead->plan.n_stages - 1];
-    struct model_part part = {.first = own->first,
-                              .last = own->last,
-                              .embedding = lead->plan.n_stages == 1,
-                              .head = true};
-    enum err err = model_load(o->file, lead->backend, &part, o->progress, o->progress_context,
-                              &lead->model, e);
+    return (struct model_part){.first = own->first,
+                               .last = own->last,
+                               .embedding = lead->plan.n_stages == 1,
+                               .head = true};
+}
+
+static enum err load_own_layers(struct own_load *l, model_progress progress, void *context,
+                                struct error *e)
+{
+    const struct lead_options *o = l->o;
+    struct lead *lead = l->lead;
+    struct model_part part = own_part(lead);
+    enum err err = model_load(o->file, lead->backend, &part, progress, context, &lead->model, e);
+    pool_unbind_caller(lead->pool); /* this thread goes on to other things */
     if (err != OK)
         return err;
     struct stage_options stage = {.model = lead->model,
@@ -103,8 +128,71 @@ static enum err load_own_layers(const struct lead_options *o, struct lead *lead,
                                   .n_blocks = lead->n_blocks,
                                   .max_context = lead->context,
                                   .kv_type = o->kv_type,
-                                  .epoch = epoch};
+                                  .epoch = l->epoch};
     return stage_new(&stage, &lead->stage, e);
+}
+
+/* Loader's thread. */
+static void note_own_progress(uint64_t done_bytes, uint64_t total_bytes, void *context)
+{
+    struct own_load *l = context;
+    l->total_bytes = total_bytes;
+    l->done_bytes = done_bytes;
+}
+
+/* Opening thread, as are all below: the workers' progress and our own together. */
+static void report_progress(struct own_load *l)
+{
+    if (l->o->progress != NULL)
+        l->o->progress(l->workers_done_bytes + l->done_bytes, l->workers_bytes + l->total_bytes,
+                       l->o->progress_context);
+}
+
+static void note_workers_progress(uint64_t done_bytes, uint64_t total_bytes, void *context)
+{
+    struct own_load *l = context;
+    l->workers_done_bytes = done_bytes;
+    l->workers_bytes = total_bytes;
+    report_progress(l);
+}
+
+static void *own_loader(void *context)
+{
+    struct own_load *l = context;
+    load_own_layers(l, note_own_progress, l, &l->error);
+    l->is_done = true;
+    return NULL;
+}
+
+static enum err add_bytes(const struct model_tensor *t, void *context, struct error *e)
+{
+    (void)e;
+    *(_Atomic uint64_t *)context += t->bytes;
+    return OK;
+}
+
+/* On a thread of its own; where there is none, here and now. */
+static void start_own_load(struct own_load *l)
+{
+    struct model_part part = own_part(l->lead);
+    model_part_tensors(l->o->file, &part, add_bytes, &l->total_bytes, NULL);
+    l->has_thread = pthread_create(&l->thread, NULL, own_loader, l) == 0;
+    if (!l->has_thread)
+        own_loader(l);
+}
+
+/* Whoever waits for the lead also sees how far it is. */
+static enum err join_own_load(struct own_load *l, struct error *e)
+{
+    while (!l->is_done) {
+        clock_sleep_us(LOAD_POLL_US);
+        report_progress(l);
+    }
+    if (l->has_thread)
+        pthread_join(l->thread, NULL);
+    if (l->error.code != OK && e != NULL)
+        *e = l->error;
+    return l->error.code;
 }
 
 static enum err check_cluster(void *cluster, struct error *e)
@@ -112,38 +200,51 @@ static enum err check_cluster(void *cluster, struct error *e)
     return cluster_check(cluster, e);
 }
 
+/* The workers load, and we do; the ring is laid between them. If either fails, the other is waited
+ * for: what it touches is freed after. Where both fail, the workers' reason is told. */
+static enum err load_all(const struct lead_options *o, struct lead *lead, uint64_t epoch,
+                         struct pipeline_options *ring, struct error *e)
+{
+    struct own_load own = {.o = o, .lead = lead, .epoch = epoch};
+    if (lead->cluster == NULL)
+        return load_own_layers(&own, o->progress, o->progress_context, e);
+    struct cluster_options cluster = {.file = o->file,
+                                      .plan = &lead->plan,
+                                      .numerics_id = lead->backend->numerics_id,
+                                      .kv_type = o->kv_type,
+                                      .n_slots = o->n_slots,
+                                      .n_blocks = lead->n_blocks,
+                                      .max_rows = o->max_rows,
+                                      .max_context = lead->context,
+                                      .credits = ring->credits,
+                                      .epoch = epoch,
+                                      .insecure = o->insecure,
+                                      .progress = note_workers_progress,
+                                      .progress_context = &own};
+    start_own_load(&own);
+    enum err err = cluster_assign(lead->cluster, &cluster, &ring->first, &ring->inbox, e);
+    enum err own_err = join_own_load(&own, err == OK ? e : NULL);
+    report_progress(&own);
+    ring->check = check_cluster;
+    ring->check_context = lead->cluster;
+    return err != OK ? err : own_err;
+}
+
 static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64_t epoch,
                          struct error *e)
 {
-    struct pipeline_options ring = {.stage = lead->stage,
-                                    .vocab = lead->params.vocab,
+    struct pipeline_options ring = {.vocab = lead->params.vocab,
                                     .hidden = lead->params.hidden,
                                     .n_stages = lead->plan.n_stages,
-                                    .first_layer = model_part(lead->model)->first,
+                                    .first_layer = own_part(lead).first,
                                     .credits = lead->plan.n_stages + SPARE_CREDITS,
                                     .max_rows = o->max_rows,
                                     .epoch = epoch,
                                     .timeout_us = (time_us)RING_TIMEOUT_S * 1000000};
-    if (lead->cluster != NULL) {
-        struct cluster_options cluster = {.file = o->file,
-                                          .plan = &lead->plan,
-                                          .numerics_id = lead->backend->numerics_id,
-                                          .kv_type = o->kv_type,
-                                          .n_slots = o->n_slots,
-                                          .n_blocks = lead->n_blocks,
-                                          .max_rows = o->max_rows,
-                                          .max_context = lead->context,
-                                          .credits = ring.credits,
-                                          .epoch = epoch,
-                                          .insecure = o->insecure,
-                                          .progress = o->progress,
-                                          .progress_context = o->progress_context};
-        enum err err = cluster_assign(lead->cluster, &cluster, &ring.first, &ring.inbox, e);
-        if (err != OK)
-            return err;
-        ring.check = check_cluster;
-        ring.check_context = lead->cluster;
-    }
+    enum err err = load_all(o, lead, epoch, &ring, e);
+    if (err != OK)
+        return err;
+    ring.stage = lead->stage;
     return pipeline_new(&ring, &lead->pipeline, e);
 }
 
@@ -163,6 +264,8 @@ static enum err start_engine(const struct lead_options *o, struct lead *lead, st
 enum err lead_open(const struct lead_options *o, struct lead *lead, struct error *e)
 {
     time_us begin = clock_now_us();
+    struct pool_options pool = {.n_threads = o->threads > 0 ? o->threads : pool_default_threads(),
+                                .pin = o->pin};
     uint64_t epoch =
         0; /* none that an earlier ring on these nodes had: late frames are told apart */
     enum err err = lead_plan(o, lead, e);
@@ -171,11 +274,9 @@ enum err lead_open(const struct lead_options *o, struct lead *lead, struct error
     err = random_bytes(&epoch, sizeof epoch, e);
     epoch += epoch == 0; /* which no ring may have */
     if (err == OK)
-        err = pool_new(o->threads > 0 ? o->threads : pool_default_threads(), &lead->pool, e);
+        err = pool_open(&pool, &lead->pool, e);
     if (err == OK)
         err = backend_cpu_open(lead->pool, &lead->backend, e);
-    if (err == OK)
-        err = load_own_layers(o, lead, epoch, e);
     if (err == OK)
         err = lay_ring(o, lead, epoch, e);
     if (err == OK && !o->no_engine)

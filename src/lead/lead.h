@@ -1,8 +1,9 @@
 /* A leading process put together: model file, plan, cluster, this node's own layers, pipeline and
  * engine.
  *
- * lead_open does in order: check the model, reach the nodes, plan, load the lead's own layers, have
- * the workers load theirs (all of them at the same time) and lay the ring, start the engine.
+ * lead_open does in order: check the model, reach the nodes, plan, load the layers (the lead's own
+ * and the workers' at the same time) and lay the ring, start the engine. progress is called from
+ * the opening thread, or where there are no workers while that thread loads.
  * What it leaves is plain structs that the verbs read. One thread opens and closes. */
 #ifndef SHOAL_LEAD_LEAD_H
 #define SHOAL_LEAD_LEAD_H
@@ -20,6 +21,7 @@ struct lead_options {
     const char *nodes;                 /* "H:P,…"; NULL: this process alone */
     const char *layers;                /* plan by hand, as plan_by_hand; NULL: by memory */
     int threads;                       /* of this process; 0: pool_default_threads() */
+    bool pin;                          /* its compute threads to one processor each */
     enum kv_type kv_type;
     int context;       /* positions of one sequence; 0: the model's */
     int n_slots;       /* sequences at once */

@@ -228,6 +228,7 @@ static enum err load(struct worker *w, struct assignment *a, struct rpc_call *ca
     pthread_mutex_unlock(&w->lock);
     time_us start = clock_now_us();
     enum err err = assignment_load(a, e);
+    pool_unbind_caller(w->pool); /* this thread is gRPC's */
     if (err == OK && rpc_call_is_cancelled(call))
         err = error_set(e, ERR_CANCELLED, "the lead went away while its layers were loaded");
     if (err != OK) {
@@ -399,8 +400,9 @@ static enum err check_listen(const char *listen, bool insecure, struct error *e)
 static enum err open_parts(struct worker *w, const struct worker_options *o, const char *listen,
                            struct error *e)
 {
-    int threads = o->threads > 0 ? o->threads : pool_default_threads();
-    enum err err = pool_new(threads, &w->pool, e);
+    struct pool_options pool = {.n_threads = o->threads > 0 ? o->threads : pool_default_threads(),
+                                .pin = o->pin};
+    enum err err = pool_open(&pool, &w->pool, e);
     if (err == OK)
         err = backend_cpu_open(w->pool, &w->backend, e);
     if (err == OK)

@@ -10,6 +10,7 @@
 struct worker_options {
     const char *listen; /* "H:P"; port 0 picks a free one */
     int threads;        /* 0: pool_default_threads() */
+    bool pin;           /* compute threads to one processor each */
     bool insecure;      /* allow an address that is not loopback */
 };
 
