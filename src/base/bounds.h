@@ -42,6 +42,7 @@ enum {
     JSON_MAX_VALUES = 1 << 21,         /* values in it, a prompt's ids included */
     JSON_MAX_CONTAINERS = 1 << 16,     /* arrays and objects in it */
     REQUEST_MAX_PROMPTS = 64,          /* prompts of one completion request */
+    REQUEST_MAX_CHOICES = 128,         /* of all its prompts together */
     REQUEST_MAX_TEXT_BYTES = 64 << 20, /* text generated for one request and not yet read */
     REQUEST_MAX_STOP = 16,             /* stop strings of a request */
     REQUEST_MAX_STOP_BYTES = 1024,     /* bytes of one stop string */

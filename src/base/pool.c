@@ -7,6 +7,12 @@
  * What one side writes and the other spins on has a cache line of its own, for that line is most of
  * what a barrier costs: one way with the operation, one way back.
  *
+ * Spinning pays where every thread has a processor. When others want it too, a spinning thread uses
+ * up the time that the one it waits for would need: an operation then takes half a millisecond and
+ * more instead of a dozen microseconds (seen with five busy processes a processor). So when the
+ * caller has spun in vain, nobody spins for a while; the while doubles as long as trying again
+ * fails.
+ *
  * pool_take counts on one line a node. There are two sets of counters, used in turn: while an
  * operation runs, nobody looks at the other set, and the caller sets it back without waiting. */
 #include "base/pool.h"
@@ -23,9 +29,11 @@
 #include <string.h>
 
 enum {
-    LINE = 64,      /* bytes; where lines are longer, neighbours only cost time */
-    SPIN_US = 100,  /* longer than the serial parts of a forward pass, shorter than a sampling */
-    SPIN_CHECK = 64 /* rounds of spinning between two looks at the clock */
+    LINE = 64,       /* bytes; where lines are longer, neighbours only cost time */
+    SPIN_US = 100,   /* longer than the serial parts of a forward pass, shorter than a sampling */
+    SPIN_CHECK = 64, /* rounds of spinning between two looks at the clock; always spun, 1 or 2 us */
+    CALM_MIN_US = 1000,
+    CALM_MAX_US = 64000,
 };
 
 struct worker {
@@ -47,8 +55,8 @@ struct part {
 struct pool {
     unsigned id; /* of all pools that there ever were; never 0 */
     int n_threads;
-    int n_started; /* workers with a running thread */
-    bool may_spin;
+    int n_started;    /* workers with a running thread */
+    bool may_spin;    /* at all */
     bool binds, pins; /* threads to their node's processors; to one each */
     int n_parts;      /* nodes with threads of ours */
     int n_places;
@@ -66,6 +74,7 @@ struct pool {
     void *context;
     struct taken *taken; /* the current set, */
     int n_taken_parts;   /* and the parts in it */
+    atomic_bool spins;   /* for the time being */
     atomic_bool stopping;
 
     _Alignas(LINE) atomic_uint finished; /* workers that have finished, of all operations */
@@ -73,7 +82,9 @@ struct pool {
     _Alignas(LINE) atomic_int sleepers; /* workers */
     atomic_bool caller_sleeps;
 
-    _Alignas(LINE) bool is_running; /* the caller, who alone reads it, is in an operation */
+    _Alignas(LINE) bool is_running; /* the caller, who alone uses this line, is in an operation */
+    time_us calm_us, calm_until;    /* see calm_down */
+    time_us spins_since;
 
     _Alignas(LINE) struct worker workers[];
 };
@@ -109,7 +120,7 @@ static bool spin_until(struct pool *p, condition_fn condition, unsigned value)
             return true;
         cpu_relax();
     }
-    if (!p->may_spin)
+    if (!atomic_load_explicit(&p->spins, memory_order_relaxed)) /* only a hint */
         return false;
     time_us until = clock_now_us() + SPIN_US;
     for (int i = 0; i % SPIN_CHECK != 0 || clock_now_us() < until; i++) {
@@ -251,6 +262,8 @@ enum err pool_open_on(const struct pool_options *o, const struct cpu_place *plac
     p->id = atomic_fetch_add(&n_pools, 1) + 1;
     p->n_threads = n_threads;
     p->may_spin = n_threads <= cpus_usable();
+    p->spins = p->may_spin;
+    p->calm_us = CALM_MIN_US;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -310,10 +323,34 @@ static void set_back(struct taken *set, int n_parts)
             atomic_store_explicit(&set[i].of[s], 0, memory_order_relaxed);
 }
 
+/* No spinning for a while: twice as long as the last time if that did not help for long. */
+static void calm_down(struct pool *p)
+{
+    if (!atomic_load_explicit(&p->spins, memory_order_relaxed))
+        return;
+    time_us now = clock_now_us(), spun_us = now - p->spins_since;
+    if (spun_us > 16 * p->calm_us)
+        p->calm_us = CALM_MIN_US;
+    else if (spun_us < 4 * p->calm_us && p->calm_us < CALM_MAX_US)
+        p->calm_us *= 2;
+    p->calm_until = now + p->calm_us;
+    atomic_store_explicit(&p->spins, false, memory_order_relaxed);
+}
+
+static void try_spinning(struct pool *p)
+{
+    time_us now = clock_now_us();
+    if (now < p->calm_until)
+        return;
+    p->spins_since = now;
+    atomic_store_explicit(&p->spins, true, memory_order_relaxed);
+}
+
 static void wait_for_workers(struct pool *p, unsigned all)
 {
     if (spin_until(p, is_finished, all))
         return;
+    calm_down(p);
     pthread_mutex_lock(&p->lock);
     atomic_store(&p->caller_sleeps, true);
     while (!is_finished(p, all))
@@ -345,6 +382,8 @@ void pool_run(struct pool *p, pool_fn fn, void *context)
         atomic_load_explicit(&p->operation, memory_order_relaxed) + 1; /* we write it */
     ASSERT(!p->is_running);
     p->is_running = true;
+    if (p->may_spin && !atomic_load_explicit(&p->spins, memory_order_relaxed))
+        try_spinning(p);
     if (p->binds && bound_id != p->id)
         bind_caller(p);
     p->fn = fn;

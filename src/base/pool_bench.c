@@ -61,7 +61,7 @@ static void measure(int n_threads)
 {
     struct pool *p;
     struct error e;
-    double us[ROUNDS];
+    double us[ROUNDS > WAKE_ROUNDS ? ROUNDS : WAKE_ROUNDS];
     if (pool_new(n_threads, &p, &e) != OK) {
         fprintf(stderr, "%s\n", e.text);
         exit(1);
