@@ -1,5 +1,7 @@
 /* Loading: bound tensors are given to the backend one after the other; the file's pages (or a
- * peer's bytes) are given back as soon as the backend has its own copy. */
+ * peer's bytes) are given back as soon as the backend has its own copy. So no more than one tensor
+ * is there twice. The system is asked for the tensors that come next while one is being packed:
+ * from a disk, packing costs no time of its own. */
 #include "model/model_impl.h"
 
 #include "base/panic.h"
@@ -15,7 +17,13 @@ struct loader {
     model_progress progress;
     void *context;
     uint64_t done_bytes, total_bytes;
+    const struct model_tensor **order; /* [n_tensors]: about how they will be loaded */
+    int n_tensors;
+    int n_asked; /* how many of them the system was asked for, */
+    uint64_t asked_bytes;
 };
+
+enum { AHEAD_BYTES = 64 << 20 }; /* asked for beyond what is packed; at least one tensor */
 
 /* A plain tensor's elements as f32. */
 static void to_f32(const struct model_tensor *t, const void *data, float *out)
@@ -32,10 +40,20 @@ static void to_f32(const struct model_tensor *t, const void *data, float *out)
     }
 }
 
+static void read_ahead(struct loader *l)
+{
+    while (l->n_asked < l->n_tensors && l->asked_bytes <= l->done_bytes + AHEAD_BYTES) {
+        const struct model_tensor *t = l->order[l->n_asked++];
+        modelfile_advise(l->file, t, true);
+        l->asked_bytes += t->bytes;
+    }
+}
+
 static void finished(struct loader *l, const struct model_tensor *t)
 {
     modelfile_discard(l->file, t);
     l->done_bytes += t->bytes;
+    read_ahead(l);
     if (l->progress != NULL)
         l->progress(l->done_bytes, l->total_bytes, l->context);
 }
@@ -145,10 +163,12 @@ static enum err load_ends(struct loader *l, const struct binding *bound, struct 
     return load_matrix(l, bound->head, &m->head, e);
 }
 
-static enum err add_bytes(const struct model_tensor *t, void *context, struct error *e)
+static enum err list_tensor(const struct model_tensor *t, void *context, struct error *e)
 {
+    struct loader *l = context;
     (void)e;
-    *(uint64_t *)context += t->bytes;
+    l->order[l->n_tensors++] = t;
+    l->total_bytes += t->bytes;
     return OK;
 }
 
@@ -164,7 +184,9 @@ enum err model_load(struct modelfile *file, struct backend *backend, const struc
     *m = (struct model){.params = bound.params, .part = *part, .backend = backend};
     m->layers = xcalloc((size_t)bound.n_layers, sizeof *m->layers);
     struct loader l = {.file = file, .model = m, .progress = progress, .context = context};
-    err = model_part_tensors(file, part, add_bytes, &l.total_bytes, e);
+    l.order = xcalloc((size_t)bound.n_layers * N_LAYER_ROLES + 4, sizeof *l.order);
+    err = model_part_tensors(file, part, list_tensor, &l, e);
+    read_ahead(&l);
     if (err == OK)
         err = load_rope(&l, &bound, e);
     for (int i = 0; i < bound.n_layers && err == OK; i++)
@@ -172,6 +194,7 @@ enum err model_load(struct modelfile *file, struct backend *backend, const struc
     if (err == OK)
         err = load_ends(&l, &bound, e);
     binding_release(&bound);
+    free(l.order);
     if (err != OK) {
         model_free(m);
         return err;

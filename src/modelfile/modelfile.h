@@ -183,7 +183,8 @@ void *modelfile_remote_buffer(struct modelfile *m, const struct model_tensor *t)
 typedef enum err (*modelfile_fetch)(void *context, const struct model_tensor *t, void *into,
                                     struct error *e);
 void modelfile_set_fetch(struct modelfile *m, modelfile_fetch fetch, void *context);
-/* About to read a tensor's data: fetch it (remote with a fetch function), else read ahead. */
+/* About to read a tensor's data: fetch it (remote with a fetch function). Of a file's, only
+ * modelfile_advise makes reading faster. */
 enum err modelfile_need(struct modelfile *m, const struct model_tensor *t, struct error *e);
 /* Give one tensor's memory back after it was packed (remote) or drop its pages (mapped). */
 void modelfile_discard(struct modelfile *m, const struct model_tensor *t);

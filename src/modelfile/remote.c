@@ -89,6 +89,5 @@ enum err modelfile_need(struct modelfile *m, const struct model_tensor *t, struc
 {
     if (m->fetch != NULL)
         return m->fetch(m->fetch_context, t, modelfile_remote_buffer(m, t), e);
-    modelfile_advise(m, t, true);
     return OK;
 }

@@ -106,19 +106,25 @@ void cpu_sync(struct backend *b)
     (void)b;
 }
 
+enum { PACK_BYTES = 256 << 10 }; /* about so many are packed before a thread takes more */
+
 struct pack_job {
+    struct pool *pool;
     const struct packed *packed;
     const uint8_t *rows;
     size_t row_bytes;
 };
 
-/* Threads pack the panels that they will read: memory is local to who touches it first. */
+/* The threads of a node pack the panels that they will read: memory is local to who touches it
+ * first. */
 static void pack_part(void *context, int thread_i, int n_threads)
 {
     const struct pack_job *job = context;
-    int begin, end;
-    pool_share(job->packed->n_panels, thread_i, n_threads, &begin, &end);
-    pack_panels(job->packed, job->rows, job->row_bytes, begin, end);
+    const struct packed *p = job->packed;
+    int grain = (int)(PACK_BYTES / p->panel_bytes) + 1, begin, end;
+    (void)n_threads;
+    while (pool_take(job->pool, thread_i, 0, p->n_panels, grain, &begin, &end))
+        pack_panels(p, job->rows, job->row_bytes, begin, end);
 }
 
 enum err cpu_weight_new(struct backend *b, enum dtype type, int n_rows, int n_cols,
@@ -143,7 +149,7 @@ enum err cpu_weight_new(struct backend *b, enum dtype type, int n_rows, int n_co
         return error_set(e, ERR_MEMORY, "weights of %d x %d, %s: no memory for %zu bytes", n_rows,
                          n_cols, dtype_name(type), bytes);
     }
-    struct pack_job job = {&packed, data, row_bytes};
+    struct pack_job job = {c->pool, &packed, data, row_bytes};
     pool_run(c->pool, pack_part, &job);
     *w = (struct weight){.packed = packed, .bytes = bytes};
     *out = w;
