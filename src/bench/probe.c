@@ -12,8 +12,8 @@
 
 enum {
     READ_LEAST_BYTES = 512 << 20,
-    CACHE_TIMES = 8,      /* the buffer is so many times as large as the last cache */
-    N_SAMPLES = 7,        /* the median of so many is the answer */
+    CACHE_TIMES = 8, /* the buffer is so many times as large as the last cache */
+    N_SAMPLES = 7,   /* the median of so many is the answer */
     SAMPLE_LEAST_US = 12000,
 };
 static const size_t read_most_bytes = (size_t)4 << 30;

@@ -3,8 +3,8 @@
  *
  * A probe belongs to a pool and works on its threads, so it sees the processors, bounds and
  * neighbours that the measured work sees. Figures drift (other work, other tenants): probe just
- * before and just after, and look at whether the two agree. A probe takes about a fifth of a second.
- * The pool's one caller uses it, between operations of its own. */
+ * before and just after, and look at whether the two agree. A probe takes about a fifth of a
+ * second. The pool's one caller uses it, between operations of its own. */
 #ifndef SHOAL_BENCH_PROBE_H
 #define SHOAL_BENCH_PROBE_H
 

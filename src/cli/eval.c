@@ -83,7 +83,7 @@ static enum err score_blocks(struct eval *v, const struct token_list *text, int 
     for (size_t at = 0; at + (size_t)n <= text->n && err == OK; at += (size_t)n) {
         for (int i = 0; i < n; i++)
             ids[i + 1] = (int32_t)text->ids[at + (size_t)i];
-        lone_sequences_restart(&v->sequence);
+        lone_sequences_restart(&v->sequence, 1);
         err = lone_sequences_append(&v->sequence, (const int32_t *const[]){ids}, n + 1, true, score,
                                     v, e);
     }

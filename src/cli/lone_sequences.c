@@ -13,21 +13,22 @@ static int blocks_of(int positions)
 /* KV blocks of one sequence: the engine's blocks, divided evenly. */
 static int blocks_each(const struct lone_sequences *s)
 {
-    int need = blocks_of(s->lead->context), there = s->lead->n_blocks / s->n;
+    int need = blocks_of(s->lead->context), there = s->lead->n_blocks / s->most;
     return need < there ? need : there;
 }
 
 enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n, int max_rows,
                              struct error *e)
 {
-    *s = (struct lone_sequences){.lead = lead, .n = n, .max_rows = max_rows};
+    *s = (struct lone_sequences){.lead = lead, .n = n, .most = n, .max_rows = max_rows};
     int need = blocks_of(lead->context);
     if (blocks_each(s) < need)
         return error_set(e, ERR_LIMIT, "%d sequences of %d positions need %d KV blocks, %d fit", n,
                          lead->context, n * need, lead->n_blocks);
-    /* Of one step: each sequence closed and opened, and the blocks that its rows begin. */
-    size_t most = 2 + (size_t)blocks_of(max_rows / n) + 1;
-    s->updates = xcalloc((size_t)n * most, sizeof *s->updates);
+    /* Of one step: each sequence closed and opened, and the blocks that its rows begin, however the
+     * rows are divided. */
+    size_t most = 3 * (size_t)n + (size_t)blocks_of(max_rows);
+    s->updates = xcalloc(most, sizeof *s->updates);
     s->rows = xcalloc((size_t)max_rows, sizeof *s->rows);
     return OK;
 }
@@ -38,26 +39,29 @@ void lone_sequences_release(struct lone_sequences *s)
     free(s->rows);
 }
 
-void lone_sequences_restart(struct lone_sequences *s)
+void lone_sequences_restart(struct lone_sequences *s, int n)
 {
+    ASSERT(n >= 1 && n <= s->most);
+    s->n = n;
     s->length = 0;
 }
 
-/* Updates that make room for n more positions in every sequence; the first open it. */
+/* Updates that make room for n more positions in every sequence; the first close what was open
+ * before and open the sequences. */
 static uint32_t write_updates(struct lone_sequences *s, int n_more)
 {
     uint32_t n = 0, each = (uint32_t)blocks_each(s);
     uint32_t begin = (uint32_t)blocks_of(s->length), end = (uint32_t)blocks_of(s->length + n_more);
+    for (uint32_t slot = 0; s->length == 0 && slot < (uint32_t)s->n_open; slot++)
+        s->updates[n++] = (struct step_update){.kind = UPDATE_CLOSE, .slot = slot};
     for (uint32_t slot = 0; slot < (uint32_t)s->n; slot++) {
-        if (s->length == 0 && s->open)
-            s->updates[n++] = (struct step_update){.kind = UPDATE_CLOSE, .slot = slot};
         if (s->length == 0)
             s->updates[n++] = (struct step_update){.kind = UPDATE_OPEN, .slot = slot};
         for (uint32_t i = begin; i < end; i++)
             s->updates[n++] =
                 (struct step_update){.kind = UPDATE_APPEND, .slot = slot, .block = slot * each + i};
     }
-    s->open = true;
+    s->n_open = s->n;
     return n;
 }
 

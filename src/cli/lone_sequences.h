@@ -8,9 +8,10 @@
 struct lone_sequences {
     struct lead *lead; /* opened with no_engine and at least n slots */
     int n;             /* sequences: slots 0 … n-1 */
+    int most;          /* n of init */
     int max_rows;      /* of one step */
     int length;        /* positions filled in each */
-    bool open;
+    int n_open;        /* slots that the stages hold open */
     struct step_update *updates;
     struct step_row *rows;
 };
@@ -21,8 +22,8 @@ enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n,
                              struct error *e);
 void lone_sequences_release(struct lone_sequences *s);
 
-/* Begin anew: all sequences empty. */
-void lone_sequences_restart(struct lone_sequences *s);
+/* Begin anew: n sequences, 1 to as many as init was told, all empty. */
+void lone_sequences_restart(struct lone_sequences *s, int n);
 
 /* Called for every row with logits, in row order: its sequence, its position, its logits [vocab].
  */

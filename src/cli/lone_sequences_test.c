@@ -72,7 +72,7 @@ static void run(int n, int max_rows, int first, bool twice, struct seen *seen)
     assert_int_equal(lone_sequences_init(&s, &lead, n, max_rows, NULL), OK);
     for (int round = 0; round < (twice ? 2 : 1); round++) {
         memset(seen, 0, sizeof *seen);
-        lone_sequences_restart(&s);
+        lone_sequences_restart(&s, n);
         assert_int_equal(lone_sequences_append(&s, ids, first, true, visit, seen, NULL), OK);
         assert_int_equal(lone_sequences_append(&s, rest, LENGTH - first, true, visit, seen, NULL),
                          OK);
@@ -107,13 +107,38 @@ static void only_the_last_is_told_if_so_asked(void **state)
     const int32_t *ids[] = {ids_of(0), ids_of(1)};
     assert_int_equal(lone_sequences_init(&s, &lead, 2, 4, NULL), OK);
     assert_int_equal(lone_sequences_append(&s, ids, 20, false, NULL, NULL, NULL), OK);
-    lone_sequences_restart(&s);
+    lone_sequences_restart(&s, 2);
     assert_int_equal(lone_sequences_append(&s, ids, 20, false, visit, &seen, NULL), OK);
     assert_int_equal(seen.n, 2);
     assert_int_equal(seen.times[0][19] + seen.times[1][19], 2);
-    lone_sequences_restart(&s);
+    lone_sequences_restart(&s, 2);
     assert_int_equal(lone_sequences_append(&s, ids, 20, true, visit, &all, NULL), OK);
     assert_memory_equal(seen.logits[1][19], all.logits[1][19], sizeof seen.logits[1][19]);
+    lone_sequences_release(&s);
+    lead_close(&lead);
+    modelfile_close(file);
+}
+
+/* More and fewer sequences one after the other: slots left open are closed, and the logits are
+ * those of a sequence alone. */
+static void the_number_of_sequences_may_change(void **state)
+{
+    (void)state;
+    static struct seen alone, seen;
+    run(1, LENGTH, LENGTH, false, &alone);
+    struct lead lead;
+    struct lone_sequences s;
+    struct modelfile *file = open_lead(&lead, SEQUENCES, 5);
+    const int32_t *ids[] = {ids_of(0), ids_of(1)};
+    assert_int_equal(lone_sequences_init(&s, &lead, SEQUENCES, 5, NULL), OK);
+    static const int counts[] = {2, 1, 1, 2, 1};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        memset(&seen, 0, sizeof seen);
+        lone_sequences_restart(&s, counts[i]);
+        assert_int_equal(lone_sequences_append(&s, ids, LENGTH, true, visit, &seen, NULL), OK);
+        assert_int_equal(seen.n, counts[i] * LENGTH);
+        assert_memory_equal(seen.logits[0], alone.logits[0], sizeof alone.logits[0]);
+    }
     lone_sequences_release(&s);
     lead_close(&lead);
     modelfile_close(file);
@@ -160,6 +185,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_and_neighbours_change_nothing),
         cmocka_unit_test(only_the_last_is_told_if_so_asked),
+        cmocka_unit_test(the_number_of_sequences_may_change),
         cmocka_unit_test(ids_of_another_vocabulary_are_refused),
         cmocka_unit_test(too_many_sequences_are_refused),
     };

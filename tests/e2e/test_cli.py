@@ -182,11 +182,50 @@ def test_plan(shoal, model, shared_processes):
 
 
 def test_bench_model(shoal):
-    answer = shoal.json("bench", "model", model_path("demo"), "-p", 32, "-n", 16, "-t", 1)
-    text = json.dumps(answer)
-    assert "prefill" in text and "decode" in text
-    speeds = shoal.ok("bench", "model", model_path("demo"), "-p", 32, "-n", 16, "-t", 1).stdout
-    assert "tok/s" in speeds
+    """Batches of several sizes, each with probes around every repetition."""
+    answer = shoal.json("bench", "model", model_path("demo"), "-p", 32, "-n", 16, "-t", 1, "-b",
+                        "1,5,2", "-r", 2)
+    assert [entry["batch"] for entry in answer["batches"]] == [1, 5, 2]
+    weights = shoal.json("inspect", model_path("demo"))["bytes"]
+    for entry in answer["batches"]:
+        for phase, unit in (("prefill", "gop_s"), ("decode", "gb_s")):
+            found = entry[phase]
+            assert found["tok_s"]["repetitions"] == len(found["runs"]) == 2
+            assert 0 < found["tok_s"]["min"] <= found["tok_s"]["median"] <= found["tok_s"]["max"]
+            for run in found["runs"]:
+                assert min(run["rate"], run["before"], run["after"]) > 0
+                agree = abs(run["before"] - run["after"]) <= 0.05 * max(run["before"], run["after"])
+                assert run["counts"] is agree
+            counted = sum(run["counts"] for run in found["runs"])
+            assert (found["fraction"] or {"repetitions": 0})["repetitions"] == counted
+        run = entry["decode"]["runs"][0]
+        step_bytes = run["rate"] * 1e9 / run["tok_s"] * entry["batch"]
+        assert 0.8 * weights < step_bytes < 1.5 * weights
+    assert answer["read_gb_s"]["repetitions"] == answer["dot_gop_s"]["repetitions"] == 12
+
+
+def test_bench_model_as_text(shoal):
+    text = shoal.ok("bench", "model", model_path("demo"), "-p", 8, "-n", 4, "-t", 1, "-r", 1).stdout
+    assert "tok/s" in text and "prefill" in text and "limit of reading" in text
+    plain = shoal.ok("bench", "model", model_path("demo"), "-p", 8, "-n", 4, "-t", 1, "-r", 1,
+                     "--no-probe").stdout
+    assert "GB/s" in plain and "limit" not in plain
+
+
+def test_bench_model_of_a_cluster_probes_nothing(shoal, shared_processes):
+    nodes = shared_processes.workers(1)
+    answer = shoal.json("bench", "model", model_path("demo"), "-p", 8, "-n", 4, "-t", 1, "-r", 1,
+                        "--nodes", nodes[0])
+    decode = answer["batches"][0]["decode"]
+    assert "fraction" not in decode and "gb_s" not in decode and "before" not in decode["runs"][0]
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ([], "bench model"), (["speed"], "bench speed"), (["model"], "MODEL"),
+    (["model", "x", "-b", "1,,2"], "-b"), (["model", "x", "-p", "0", "-n", "0"], "nothing"),
+])
+def test_bench_usage(shoal, arguments, says):
+    shoal.fails("bench", *arguments, status=64, mentions=[says])
 
 
 def test_worker_prints_its_address(processes):

@@ -1,4 +1,5 @@
-/* The x86 probes. As for the kernels, the processor is asked here, in a file built for the baseline. */
+/* The x86 probes. As for the kernels, the processor is asked here, in a file built for the
+ * baseline. */
 #include "bench/probe_loops.h"
 #include "bench/x86/probe_x86.h"
 

@@ -268,3 +268,19 @@ def test_bad_arguments(fakes, arguments, status, says):
     fakes.shoal()
     done = fakes.compare("--cases", "decode", *arguments)
     assert done.returncode == status and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_with_the_real_binary(shoal, tmp_path):
+    """What this version of the program prints is what the comparison reads."""
+    done = subprocess.run(
+        [sys.executable, COMPARE / "compare.py", "--model", model_path("demo"), "--shoal",
+         shoal.binary, "--threads", "1", "--rounds", "1", "--prompt", "32", "--decode", "8",
+         "--batches", "1,3", "--batched-prompt", "8", "--batched-decode", "4", "--json",
+         tmp_path / "out.json"], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(pathlib.Path(tmp_path / "out.json").read_text())
+    assert [r["case"] for r in report["results"]] == [
+        "prefill 32", "decode 8", "decode 4 after 8, 1 sequences", "decode 4 after 8, 3 sequences"]
+    for result in report["results"]:
+        run = result["fraction"]["runs"][0]
+        assert 0 < run["fraction"] and run["before"] > 0 and run["after"] > 0
