@@ -5,6 +5,10 @@
 
 #include "backend/cpu/x86/avx512_impl.h"
 
+/* Loads before it stay before it. The prefetcher follows addresses that rise; with the compiler's
+ * order, high bits before low ones, one token read Q6_K at 23 GB/s instead of 38. */
+#define KEEP_ORDER __asm__ volatile("" ::: "memory")
+
 /* One group of 16 rows. */
 struct group {
     __m512i code[8]; /* unsigned bytes [16 rows][4], by step */
@@ -72,6 +76,7 @@ FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *block, int g)
     const uint8_t *codes = block + Q6_K_CODES_AT + g * Q6_GROUP_BYTES;
     const uint8_t *scales = block + Q6_K_SCALES_AT + g * 2 * PANEL_ROWS;
     decode_nibbles(r, codes);
+    KEEP_ORDER;
     UNROLL
     for (int h = 0; h < 2; h++) {
         __m512i high = _mm512_load_si512(codes + Q4_GROUP_BYTES + 64 * h);
