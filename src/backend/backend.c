@@ -20,3 +20,42 @@ void backend_matmul_many(struct backend *b, struct tensor *const y[],
     for (int i = 0; i < n_weights; i++)
         b->ops->matmul(b, y[i], W[i], x, n);
 }
+
+void backend_norm_matmul_many(struct backend *b, struct tensor *const y[],
+                              const struct weight *const W[], int n_weights,
+                              const struct normed *x, int n)
+{
+    if (b->ops->norm_matmul_many != NULL) {
+        b->ops->norm_matmul_many(b, y, W, n_weights, x, n);
+        return;
+    }
+    b->ops->rms_norm(b, x->scratch, x->x, x->gain, x->eps, n);
+    backend_matmul_many(b, y, W, n_weights, x->scratch, n);
+}
+
+void backend_matmul_add(struct backend *b, struct tensor *x, const struct weight *W,
+                        const struct tensor *y, struct tensor *product, int n)
+{
+    if (b->ops->matmul_add != NULL) {
+        b->ops->matmul_add(b, x, W, y, product, n);
+        return;
+    }
+    b->ops->matmul(b, product, W, y, n);
+    b->ops->add(b, x, product, n);
+}
+
+void backend_gated_ffn_steps(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n)
+{
+    backend_norm_matmul_many(b, (struct tensor *const[]){f->gated, f->upped},
+                             (const struct weight *const[]){f->gate, f->up}, 2, &f->in, n);
+    b->ops->silu_mul(b, f->gated, f->gated, f->upped, n);
+    backend_matmul_add(b, x, f->down, f->gated, f->product, n);
+}
+
+void backend_gated_ffn(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n)
+{
+    if (b->ops->gated_ffn != NULL)
+        b->ops->gated_ffn(b, x, f, n);
+    else
+        backend_gated_ffn_steps(b, x, f, n);
+}

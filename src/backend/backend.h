@@ -60,6 +60,22 @@ struct batch {
     const int32_t *const *tables;
 };
 
+/* An input that is to be normed first: rms_norm(x, gain, eps). `scratch` is as large as x; what it
+ * holds afterwards is not specified. */
+struct normed {
+    const struct tensor *x, *gain;
+    struct tensor *scratch;
+    float eps;
+};
+
+/* A gated feed-forward block. The scratch is as large as its names say ([n][ffn]; product: as x);
+ * what it holds afterwards is not specified. */
+struct gated_ffn {
+    struct normed in;                       /* in.x is the x of the operation */
+    const struct weight *gate, *up, *down;  /* [ffn][hidden] twice, [hidden][ffn] */
+    struct tensor *gated, *upped, *product; /* scratch */
+};
+
 struct backend_ops {
     void (*free)(struct backend *b); /* all handles were freed before */
 
@@ -115,10 +131,15 @@ struct backend_ops {
                    const int32_t *rows, int n);
 
     /* Optional fused operations: NULL means the decomposition, which has the same bits. Call them
-     * through the functions below. */
-    /* y[i] = x W[i]^T for several matrices of equal width: x is quantised once, one barrier. */
+     * through the functions below, where they are described. */
     void (*matmul_many)(struct backend *b, struct tensor *const y[], const struct weight *const W[],
                         int n_weights, const struct tensor *x, int n);
+    void (*norm_matmul_many)(struct backend *b, struct tensor *const y[],
+                             const struct weight *const W[], int n_weights,
+                             const struct normed *x, int n);
+    void (*matmul_add)(struct backend *b, struct tensor *x, const struct weight *W,
+                       const struct tensor *y, struct tensor *product, int n);
+    void (*gated_ffn)(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n);
 };
 
 /* What every backend instance begins with. */
@@ -129,8 +150,21 @@ struct backend {
     const char *numerics_id; /* "exact-2": equal ids, equal bits */
 };
 
+/* y[i] = x W[i]^T for several matrices of equal width. */
 void backend_matmul_many(struct backend *b, struct tensor *const y[], const struct weight *const W[],
                          int n_weights, const struct tensor *x, int n);
+/* The same of a normed x. */
+void backend_norm_matmul_many(struct backend *b, struct tensor *const y[],
+                              const struct weight *const W[], int n_weights, const struct normed *x,
+                              int n);
+/* x += y W^T. `product` is scratch, as large as x. */
+void backend_matmul_add(struct backend *b, struct tensor *x, const struct weight *W,
+                        const struct tensor *y, struct tensor *product, int n);
+/* x += down(silu(gate h) * up h) with h = normed x. */
+void backend_gated_ffn(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n);
+
+/* The decomposition of gated_ffn, for a backend that fuses only some of them. */
+void backend_gated_ffn_steps(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n);
 
 /* The CPU backend (src/backend/cpu). `pool` is borrowed and outlives it. SHOAL_CPU holds the
  * instruction set down: ref, avx2, avx512 (needs VNNI), neon; unset: the best there is; a value

@@ -100,33 +100,33 @@ static void attention_block(const struct model *m, struct model_scratch *s, stru
     const struct layer *w = &m->layers[layer_i];
     struct tensor **t = s->tensors;
     int n = batch->n;
-    op->rms_norm(b, t[NORMED], t[X], w->vectors[ROLE_ATTN_NORM], m->params.norm_eps, n);
-    backend_matmul_many(b, (struct tensor *const[]){t[Q], t[K], t[V]},
-                        (const struct weight *const[]){w->matrices[ROLE_Q], w->matrices[ROLE_K],
-                                                       w->matrices[ROLE_V]},
-                        3, t[NORMED], n);
+    struct normed in = {t[X], w->vectors[ROLE_ATTN_NORM], t[NORMED], m->params.norm_eps};
+    backend_norm_matmul_many(b, (struct tensor *const[]){t[Q], t[K], t[V]},
+                             (const struct weight *const[]){w->matrices[ROLE_Q],
+                                                            w->matrices[ROLE_K],
+                                                            w->matrices[ROLE_V]},
+                             3, &in, n);
     op->rope(b, t[Q], &m->rope, batch->positions, n);
     op->rope(b, t[K], &m->rope, batch->positions, n);
     op->kv_write(b, kv, layer_i, t[K], t[V], batch);
     op->attention(b, t[CONTEXT], t[Q], kv, layer_i, m->params.n_heads, batch);
-    op->matmul(b, t[DELTA], w->matrices[ROLE_ATTN_OUT], t[CONTEXT], n);
-    op->add(b, t[X], t[DELTA], n);
+    backend_matmul_add(b, t[X], w->matrices[ROLE_ATTN_OUT], t[CONTEXT], t[DELTA], n);
 }
 
 static void ffn_block(const struct model *m, struct model_scratch *s, int layer_i, int n)
 {
-    struct backend *b = m->backend;
-    const struct backend_ops *op = b->ops;
     const struct layer *w = &m->layers[layer_i];
     struct tensor **t = s->tensors;
-    op->rms_norm(b, t[NORMED], t[X], w->vectors[ROLE_FFN_NORM], m->params.norm_eps, n);
-    backend_matmul_many(
-        b, (struct tensor *const[]){t[GATE], t[UP]},
-        (const struct weight *const[]){w->matrices[ROLE_GATE], w->matrices[ROLE_UP]}, 2, t[NORMED],
-        n);
-    op->silu_mul(b, t[GATE], t[GATE], t[UP], n);
-    op->matmul(b, t[DELTA], w->matrices[ROLE_DOWN], t[GATE], n);
-    op->add(b, t[X], t[DELTA], n);
+    struct gated_ffn ffn = {
+        .in = {t[X], w->vectors[ROLE_FFN_NORM], t[NORMED], m->params.norm_eps},
+        .gate = w->matrices[ROLE_GATE],
+        .up = w->matrices[ROLE_UP],
+        .down = w->matrices[ROLE_DOWN],
+        .gated = t[GATE],
+        .upped = t[UP],
+        .product = t[DELTA],
+    };
+    backend_gated_ffn(m->backend, t[X], &ffn, n);
 }
 
 /* Norm and output matrix over the wanted rows only, HEAD_ROWS at a time. */

@@ -9,20 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    ALONE = 1 << 14,     /* elements below which waking the pool costs more than it saves */
-    MATMUL_MANY_MAX = 8, /* matrices behind one barrier */
-};
-
-/* Run fn over the pool, or on this thread alone where the whole work is `elems` cheap elements. */
-static void run(struct cpu *c, size_t elems, pool_fn fn, void *job)
-{
-    if (elems < ALONE)
-        fn(job, 0, 1);
-    else
-        pool_run(c->pool, fn, job);
-}
-
 /* One job for all operations on rows; each uses the fields that it needs. */
 struct row_job {
     const struct kernels *kernels;
@@ -51,7 +37,7 @@ static void cpu_embed(struct backend *b, struct tensor *y, const struct weight *
         ASSERT(ids[i] >= 0 && ids[i] < W->packed.n_rows);
     struct row_job job = {
         .y = y->data, .packed = &W->packed, .index = ids, .n = n, .cols = y->cols};
-    run(cpu_of(b), (size_t)n * y->cols, embed_part, &job);
+    cpu_run(cpu_of(b), (size_t)n * y->cols, embed_part, &job);
 }
 
 static void norm_part(void *context, int thread_i, int n_threads)
@@ -77,85 +63,7 @@ static void cpu_rms_norm(struct backend *b, struct tensor *y, const struct tenso
                           .eps = eps,
                           .n = n,
                           .cols = x->cols};
-    run(c, (size_t)n * x->cols, norm_part, &job);
-}
-
-struct matmul_job {
-    struct cpu *cpu;
-    const float *x;
-    size_t n_groups;
-    int n_weights;
-    int total_panels;
-    struct matmul m[MATMUL_MANY_MAX];
-};
-
-static void quantise_part(void *context, int thread_i, int n_threads)
-{
-    const struct matmul_job *job = context;
-    size_t begin = job->n_groups * thread_i / n_threads;
-    size_t end = job->n_groups * (thread_i + 1) / n_threads;
-    job->cpu->kernels.quantise(job->cpu->quantised + begin, job->x + begin * GROUP, end - begin);
-}
-
-/* A thread's share is a range of the panels of all matrices, one after the other. */
-static void matmul_part(void *context, int thread_i, int n_threads)
-{
-    const struct matmul_job *job = context;
-    int begin, end;
-    pool_share(job->total_panels, thread_i, n_threads, &begin, &end);
-    for (int i = 0; i < job->n_weights && end > 0; i++) {
-        const struct matmul *m = &job->m[i];
-        int n_panels = m->w->n_panels;
-        if (begin < n_panels)
-            job->cpu->kernels.matmul[m->w->format](m, begin > 0 ? begin : 0,
-                                                   end < n_panels ? end : n_panels);
-        begin -= n_panels;
-        end -= n_panels;
-    }
-}
-
-static void matmul_group(struct cpu *c, struct tensor *const y[], const struct weight *const W[],
-                         int n_weights, const struct tensor *x, int n)
-{
-    struct matmul_job job = {.cpu = c, .x = x->data, .n_weights = n_weights};
-    bool quantise = false;
-    for (int i = 0; i < n_weights; i++) {
-        const struct packed *w = &W[i]->packed;
-        ASSERT(w->n_cols == x->cols && n <= y[i]->rows && w->n_rows == y[i]->cols);
-        job.m[i] = (struct matmul){.w = w,
-                                   .x = x->data,
-                                   .q = c->quantised,
-                                   .y = y[i]->data,
-                                   .y_stride = (size_t)y[i]->cols,
-                                   .n = n};
-        job.total_panels += w->n_panels;
-        quantise = quantise || pack_is_quantised(w->format);
-    }
-    if (quantise) {
-        job.n_groups = (size_t)n * x->cols / GROUP;
-        ASSERT(job.n_groups <= c->n_quantised);
-        run(c, (size_t)n * x->cols, quantise_part, &job);
-    }
-    run(c, (size_t)job.total_panels * PANEL_ROWS * x->cols * n, matmul_part, &job);
-}
-
-static void cpu_matmul_many(struct backend *b, struct tensor *const y[],
-                            const struct weight *const W[], int n_weights, const struct tensor *x,
-                            int n)
-{
-    ASSERT(n <= x->rows);
-    if (n <= 0)
-        return;
-    for (int i = 0; i < n_weights; i += MATMUL_MANY_MAX) {
-        int count = n_weights - i < MATMUL_MANY_MAX ? n_weights - i : MATMUL_MANY_MAX;
-        matmul_group(cpu_of(b), y + i, W + i, count, x, n);
-    }
-}
-
-static void cpu_matmul(struct backend *b, struct tensor *y, const struct weight *W,
-                       const struct tensor *x, int n)
-{
-    cpu_matmul_many(b, &y, &W, 1, x, n);
+    cpu_run(c, (size_t)n * x->cols, norm_part, &job);
 }
 
 static void add_part(void *context, int thread_i, int n_threads)
@@ -173,7 +81,7 @@ static void cpu_add(struct backend *b, struct tensor *x, const struct tensor *y,
     ASSERT(n <= x->rows && n <= y->rows && x->cols == y->cols);
     struct row_job job = {
         .kernels = &c->kernels, .y = x->data, .x = y->data, .n = n, .cols = x->cols};
-    run(c, (size_t)n * x->cols, add_part, &job);
+    cpu_run(c, (size_t)n * x->cols, add_part, &job);
 }
 
 static void silu_part(void *context, int thread_i, int n_threads)
@@ -196,7 +104,7 @@ static void cpu_silu_mul(struct backend *b, struct tensor *y, const struct tenso
                           .z = up->data,
                           .n = n,
                           .cols = y->cols};
-    run(c, (size_t)n * y->cols, silu_part, &job);
+    cpu_run(c, (size_t)n * y->cols, silu_part, &job);
 }
 
 static void gather_part(void *context, int thread_i, int n_threads)
@@ -216,7 +124,7 @@ static void cpu_gather(struct backend *b, struct tensor *y, const struct tensor 
     for (int i = 0; i < n; i++)
         ASSERT(rows[i] >= 0 && rows[i] < x->rows);
     struct row_job job = {.y = y->data, .x = x->data, .index = rows, .n = n, .cols = x->cols};
-    run(cpu_of(b), (size_t)n * x->cols, gather_part, &job);
+    cpu_run(cpu_of(b), (size_t)n * x->cols, gather_part, &job);
 }
 
 /* --- rope --- */
@@ -254,7 +162,7 @@ static void turns_prepare(struct cpu *c, const struct rope_spec *spec, const int
     memcpy(t->inv_freq, spec->inv_freq, freq_bytes);
     t->n = n;
     t->n_pairs = n_pairs;
-    run(c, (size_t)n * n_pairs * 32, turns_part, t);
+    cpu_run(c, (size_t)n * n_pairs * 32, turns_part, t);
 }
 
 struct rope_job {
@@ -287,7 +195,7 @@ static void cpu_rope(struct backend *b, struct tensor *x, const struct rope_spec
         return;
     turns_prepare(c, spec, positions, n);
     struct rope_job job = {c, spec, x->data, n, x->cols / spec->head_size};
-    run(c, (size_t)n * x->cols, rope_part, &job);
+    cpu_run(c, (size_t)n * x->cols, rope_part, &job);
 }
 
 /* --- the instance --- */
@@ -323,6 +231,9 @@ static const struct backend_ops cpu_ops = {
     .silu_mul = cpu_silu_mul,
     .gather = cpu_gather,
     .matmul_many = cpu_matmul_many,
+    .norm_matmul_many = cpu_norm_matmul_many,
+    .matmul_add = cpu_matmul_add,
+    .gated_ffn = cpu_gated_ffn,
 };
 
 enum err backend_cpu_open(struct pool *pool, struct backend **out, struct error *e)

@@ -10,7 +10,8 @@
 static void quantised_release(struct cpu *c)
 {
     cpu_free(c->quantised, c->n_quantised * sizeof c->quantised[0]);
-    c->quantised = NULL;
+    cpu_free(c->gated, c->n_quantised * sizeof c->gated[0]);
+    c->quantised = c->gated = NULL;
     c->n_quantised = 0;
 }
 
@@ -23,10 +24,12 @@ static bool quantised_reserve(struct cpu *c)
         return true;
     quantised_release(c);
     c->quantised = cpu_alloc(n * sizeof c->quantised[0]);
-    if (c->quantised == NULL)
-        return false;
+    c->gated = cpu_alloc(n * sizeof c->gated[0]);
     c->n_quantised = n;
-    return true;
+    if (c->quantised != NULL && c->gated != NULL)
+        return true;
+    quantised_release(c);
+    return false;
 }
 
 static void turns_release(struct turns *t)

@@ -1,5 +1,5 @@
-/* Inside the CPU backend: what its handles are. cpu_handles.c makes and frees them, cpu_backend.c
- * works on them. Scratch (quantised activations, the rotations of the current positions) is sized
+/* Inside the CPU backend: what its handles are. cpu_handles.c makes and frees them, the other
+ * files work on them. Scratch (quantised activations, the rotations of the current positions) is sized
  * when handles are made: for the widest quantised matrix, the tallest tensor, the largest head. No
  * operation allocates. */
 #ifndef SHOAL_BACKEND_CPU_CPU_IMPL_H
@@ -58,7 +58,8 @@ struct cpu {
     int max_rows;                  /* of any tensor */
     int max_width;                 /* of any quantised weight */
     int max_head;                  /* of any store */
-    struct quant_group *quantised; /* room for n_quantised groups */
+    struct quant_group *quantised; /* the input of the current products: room for n_quantised */
+    struct quant_group *gated;     /* the input of down in a gated block: as many */
     size_t n_quantised;
     struct turns turns;
     struct attention_space attention;
@@ -75,6 +76,16 @@ static inline size_t kv_block_at(const struct kv_store *kv, int layer, int block
     ASSERT(layer >= 0 && layer < kv->shape.n_layers);
     ASSERT(block >= 0 && block < kv->shape.n_blocks);
     return ((size_t)layer * kv->shape.n_blocks + block) * kv->layout.block_bytes;
+}
+
+/* Run fn over the pool, or on this thread alone where the whole work is `elems` cheap elements: waking
+ * the pool would cost more than it saves. */
+static inline void cpu_run(struct cpu *c, size_t elems, pool_fn fn, void *job)
+{
+    if (elems < 1 << 14)
+        pool_run_alone(c->pool, fn, job);
+    else
+        pool_run(c->pool, fn, job);
 }
 
 /* The slots of struct backend_ops that concern memory. */
@@ -99,6 +110,18 @@ void cpu_kv_write(struct backend *b, struct kv_store *kv, int layer, const struc
                   const struct tensor *v, const struct batch *batch);
 void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q,
                    struct kv_store *kv, int layer, int n_heads, const struct batch *batch);
+
+/* Those of matrix products (cpu_matmul.c). */
+void cpu_matmul(struct backend *b, struct tensor *y, const struct weight *W, const struct tensor *x,
+                int n);
+void cpu_matmul_many(struct backend *b, struct tensor *const y[], const struct weight *const W[],
+                     int n_weights, const struct tensor *x, int n);
+void cpu_norm_matmul_many(struct backend *b, struct tensor *const y[],
+                          const struct weight *const W[], int n_weights, const struct normed *x,
+                          int n);
+void cpu_matmul_add(struct backend *b, struct tensor *x, const struct weight *W,
+                    const struct tensor *y, struct tensor *product, int n);
+void cpu_gated_ffn(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n);
 
 void cpu_scratch_release(struct cpu *c);
 

@@ -1,0 +1,264 @@
+/* Matrix products of the CPU backend: how they are shared out over the pool, and what is fused around
+ * them so that activations cross memory as seldom as can be: the norm of a row is quantised while it
+ * is in the first-level cache, sums are added to the residual where they are made, and a gated
+ * feed-forward block goes from gate and up straight to the quantised input of down. The bits are
+ * those of the operations one after the other.
+ *
+ * A piece of work is some pairs of panels (32 rows of the matrix) for all tokens: threads take pieces
+ * until none is left, so that a slower one does less. */
+#include "backend/cpu/cpu_impl.h"
+
+enum {
+    MATMUL_MANY_MAX = POOL_SERIES, /* matrices behind one barrier */
+    PAIR_ROWS = 2 * PANEL_ROWS,
+    PIECES = 8,      /* of one matrix for each thread */
+    PIECE_PAIRS = 16, /* at most: what is read again for each piece are the activations */
+    FFN_TOKENS = 126, /* tokens of a gated block at a time: a multiple of the kernels' tile of 6 */
+};
+
+static int n_pairs(const struct packed *w)
+{
+    return (w->n_panels + 1) / 2;
+}
+
+static int piece(const struct cpu *c, int pairs)
+{
+    int grain = pairs / (PIECES * pool_n_threads(c->pool));
+    return grain < 1 ? 1 : grain > PIECE_PAIRS ? PIECE_PAIRS : grain;
+}
+
+static size_t work_of(const struct packed *w, int n)
+{
+    return (size_t)w->n_panels * PANEL_ROWS * (size_t)w->n_cols * n;
+}
+
+/* --- input rows: normed, quantised, or both --- */
+
+struct input_job {
+    const struct cpu *cpu;
+    const float *x;
+    const float *gain; /* NULL: no norm */
+    float *normed;
+    float eps;
+    struct quant_group *q; /* NULL: no quantising */
+    int n, cols;
+};
+
+static void input_part(void *context, int thread_i, int n_threads)
+{
+    const struct input_job *job = context;
+    const struct kernels *k = &job->cpu->kernels;
+    int begin, end;
+    pool_share(job->n, thread_i, n_threads, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        size_t at = (size_t)i * job->cols;
+        const float *row = job->x + at;
+        if (job->gain != NULL) {
+            k->rms_norm(job->normed + at, row, job->gain, job->eps, job->cols);
+            row = job->normed + at;
+        }
+        if (job->q != NULL)
+            k->quantise(job->q + at / GROUP, row, (size_t)(job->cols / GROUP));
+    }
+}
+
+static void prepare_input(struct cpu *c, struct input_job *job)
+{
+    job->cpu = c;
+    ASSERT(job->q == NULL || (size_t)job->n * job->cols / GROUP <= c->n_quantised);
+    if (job->gain != NULL || job->q != NULL)
+        cpu_run(c, (size_t)job->n * job->cols, input_part, job);
+}
+
+/* --- products --- */
+
+struct matmul_job {
+    struct cpu *cpu;
+    int n_weights;
+    struct matmul m[MATMUL_MANY_MAX];
+};
+
+static void matmul_part(void *context, int thread_i, int n_threads)
+{
+    (void)n_threads;
+    const struct matmul_job *job = context;
+    struct cpu *c = job->cpu;
+    for (int i = 0; i < job->n_weights; i++) {
+        const struct matmul *m = &job->m[i];
+        int n_panels = m->w->n_panels, pairs = n_pairs(m->w), begin, end;
+        while (pool_take(c->pool, thread_i, i, pairs, piece(c, pairs), &begin, &end))
+            c->kernels.matmul[m->w->format](m, 2 * begin, 2 * end < n_panels ? 2 * end : n_panels);
+    }
+}
+
+static bool any_quantised(const struct weight *const W[], int n_weights)
+{
+    for (int i = 0; i < n_weights; i++)
+        if (pack_is_quantised(W[i]->packed.format))
+            return true;
+    return false;
+}
+
+/* y[i] (+)= x W[i]^T for rows that have been prepared. */
+static void products(struct cpu *c, struct tensor *const y[], const struct weight *const W[],
+                     int n_weights, const struct tensor *x, int n, bool add)
+{
+    struct matmul_job job = {.cpu = c, .n_weights = n_weights};
+    size_t work = 0;
+    for (int i = 0; i < n_weights; i++) {
+        const struct packed *w = &W[i]->packed;
+        ASSERT(w->n_cols == x->cols && n <= y[i]->rows && w->n_rows == y[i]->cols);
+        job.m[i] = (struct matmul){.w = w,
+                                   .x = x->data,
+                                   .q = c->quantised,
+                                   .y = y[i]->data,
+                                   .y_stride = (size_t)y[i]->cols,
+                                   .n = n,
+                                   .add = add};
+        work += work_of(w, n);
+    }
+    cpu_run(c, work, matmul_part, &job);
+}
+
+static void many(struct cpu *c, struct tensor *const y[], const struct weight *const W[],
+                 int n_weights, const struct tensor *x, int n)
+{
+    for (int i = 0; i < n_weights; i += MATMUL_MANY_MAX) {
+        int count = n_weights - i < MATMUL_MANY_MAX ? n_weights - i : MATMUL_MANY_MAX;
+        products(c, y + i, W + i, count, x, n, false);
+    }
+}
+
+void cpu_matmul_many(struct backend *b, struct tensor *const y[], const struct weight *const W[],
+                     int n_weights, const struct tensor *x, int n)
+{
+    struct cpu *c = cpu_of(b);
+    ASSERT(n <= x->rows);
+    if (n <= 0)
+        return;
+    struct input_job input = {.x = x->data, .n = n, .cols = x->cols};
+    input.q = any_quantised(W, n_weights) ? c->quantised : NULL;
+    prepare_input(c, &input);
+    many(c, y, W, n_weights, x, n);
+}
+
+void cpu_matmul(struct backend *b, struct tensor *y, const struct weight *W, const struct tensor *x,
+                int n)
+{
+    cpu_matmul_many(b, &y, &W, 1, x, n);
+}
+
+static struct input_job norm_job(const struct normed *in, int n)
+{
+    const struct tensor *x = in->x;
+    ASSERT(n <= x->rows && n <= in->scratch->rows && in->scratch->cols == x->cols);
+    ASSERT(in->gain->cols == x->cols);
+    return (struct input_job){.x = x->data,
+                              .gain = in->gain->data,
+                              .normed = in->scratch->data,
+                              .eps = in->eps,
+                              .n = n,
+                              .cols = x->cols};
+}
+
+void cpu_norm_matmul_many(struct backend *b, struct tensor *const y[],
+                          const struct weight *const W[], int n_weights, const struct normed *x,
+                          int n)
+{
+    struct cpu *c = cpu_of(b);
+    if (n <= 0)
+        return;
+    struct input_job input = norm_job(x, n);
+    input.q = any_quantised(W, n_weights) ? c->quantised : NULL;
+    prepare_input(c, &input);
+    many(c, y, W, n_weights, x->scratch, n);
+}
+
+void cpu_matmul_add(struct backend *b, struct tensor *x, const struct weight *W,
+                    const struct tensor *y, struct tensor *product, int n)
+{
+    struct cpu *c = cpu_of(b);
+    (void)product;
+    ASSERT(n <= y->rows);
+    if (n <= 0)
+        return;
+    struct input_job input = {.x = y->data, .n = n, .cols = y->cols};
+    input.q = pack_is_quantised(W->packed.format) ? c->quantised : NULL;
+    prepare_input(c, &input);
+    products(c, &x, &W, 1, y, n, true);
+}
+
+/* --- the gated feed-forward block --- */
+
+struct gated_job {
+    struct cpu *cpu;
+    const struct packed *gate, *up;
+    int n;
+};
+
+/* FFN_TOKENS tokens of 32 rows of gate and up become one group of each token's input of down. */
+static void gated_pair(const struct gated_job *job, int pair, int token, int n)
+{
+    struct cpu *c = job->cpu;
+    const struct kernels *k = &c->kernels;
+    float gated[FFN_TOKENS * PAIR_ROWS], upped[FFN_TOKENS * PAIR_ROWS];
+    struct quant_group groups[FFN_TOKENS];
+    int panel = 2 * pair, end = panel + 2;
+    struct matmul m = {.w = job->gate,
+                       .q = c->quantised + (size_t)token * (job->gate->n_cols / GROUP),
+                       .y = gated,
+                       .y_stride = PAIR_ROWS,
+                       .n = n,
+                       .first_row = panel * PANEL_ROWS};
+    k->matmul[m.w->format](&m, panel, end);
+    m.w = job->up;
+    m.y = upped;
+    k->matmul[m.w->format](&m, panel, end);
+    k->silu_mul(gated, gated, upped, (size_t)n * PAIR_ROWS);
+    k->quantise(groups, gated, (size_t)n);
+    size_t stride = (size_t)(job->gate->n_rows / GROUP);
+    struct quant_group *to = c->gated + (size_t)token * stride + pair;
+    for (int t = 0; t < n; t++)
+        to[t * stride] = groups[t];
+}
+
+static void gated_part(void *context, int thread_i, int n_threads)
+{
+    (void)n_threads;
+    const struct gated_job *job = context;
+    int pairs = n_pairs(job->gate), begin, end;
+    while (pool_take(job->cpu->pool, thread_i, 0, pairs, piece(job->cpu, pairs), &begin, &end)) {
+        for (int t = 0; t < job->n; t += FFN_TOKENS)
+            for (int pair = begin; pair < end; pair++)
+                gated_pair(job, pair, t, job->n - t < FFN_TOKENS ? job->n - t : FFN_TOKENS);
+    }
+}
+
+void cpu_gated_ffn(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n)
+{
+    struct cpu *c = cpu_of(b);
+    const struct packed *gate = &f->gate->packed, *up = &f->up->packed, *down = &f->down->packed;
+    if (n <= 0)
+        return;
+    if (!pack_is_quantised(gate->format) || !pack_is_quantised(up->format) ||
+        !pack_is_quantised(down->format)) {
+        backend_gated_ffn_steps(b, x, f, n);
+        return;
+    }
+    ASSERT(f->in.x == x && gate->n_cols == x->cols && up->n_cols == x->cols);
+    ASSERT(gate->n_rows == up->n_rows && down->n_cols == gate->n_rows && down->n_rows == x->cols);
+    ASSERT((size_t)n * (down->n_cols / GROUP) <= c->n_quantised);
+    struct input_job input = norm_job(&f->in, n);
+    input.q = c->quantised;
+    prepare_input(c, &input);
+    struct gated_job gated = {.cpu = c, .gate = gate, .up = up, .n = n};
+    cpu_run(c, work_of(gate, n), gated_part, &gated);
+    struct matmul_job job = {.cpu = c, .n_weights = 1};
+    job.m[0] = (struct matmul){.w = down,
+                               .q = c->gated,
+                               .y = x->data,
+                               .y_stride = (size_t)x->cols,
+                               .n = n,
+                               .add = true};
+    cpu_run(c, work_of(down, n), matmul_part, &job);
+}
