@@ -13,7 +13,8 @@ enum {
     PAIR_ROWS = 2 * PANEL_ROWS,
     PIECES = 8,      /* of one matrix for each thread */
     PIECE_PAIRS = 16, /* at most: what is read again for each piece are the activations */
-    FFN_TOKENS = 126, /* tokens of a gated block at a time: a multiple of the kernels' tile of 6 */
+    FFN_TOKENS = 132, /* tokens of a gated block at a time, at most; */
+    FFN_TILE = 12,    /* a multiple of the kernels' tiles */
 };
 
 static int n_pairs(const struct packed *w)
@@ -227,10 +228,11 @@ static void gated_part(void *context, int thread_i, int n_threads)
     (void)n_threads;
     const struct gated_job *job = context;
     int pairs = n_pairs(job->gate), begin, end;
+    int step = even_tokens(job->n, FFN_TOKENS, FFN_TILE);
     while (pool_take(job->cpu->pool, thread_i, 0, pairs, piece(job->cpu, pairs), &begin, &end)) {
-        for (int t = 0; t < job->n; t += FFN_TOKENS)
+        for (int t = 0; t < job->n; t += step)
             for (int pair = begin; pair < end; pair++)
-                gated_pair(job, pair, t, job->n - t < FFN_TOKENS ? job->n - t : FFN_TOKENS);
+                gated_pair(job, pair, t, job->n - t < step ? job->n - t : step);
     }
 }
 

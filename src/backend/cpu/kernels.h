@@ -112,4 +112,13 @@ static inline float section_tree(const float s[K_SECTIONS])
     return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
+/* How many of n tokens to take at a time: at most `max`, about equally many each time, and whole tiles
+ * of `tile` but for the last. */
+static inline int even_tokens(int n, int max, int tile)
+{
+    int blocks = (n - 1) / max + 1, each = (n - 1) / blocks + 1;
+    int tiles = (each - 1) / tile + 1;
+    return tiles * tile < max ? tiles * tile : max;
+}
+
 #endif

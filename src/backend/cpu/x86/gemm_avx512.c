@@ -17,7 +17,7 @@ enum {
     PAIR = 2 * PANEL_ROWS, /* rows */
     TILE = 6,              /* tokens */
     K_GROUPS = 8,          /* groups decoded at a time */
-    TOKENS_MAX = 126,      /* tokens under one decoding: a multiple of TILE */
+    TOKENS_MAX = 132,      /* tokens under one decoding: a multiple of TILE */
     X_BYTES = 512 << 10,   /* of activations: what a second-level cache holds beside the weights */
     LEVELS = 3,            /* log2(K_SECTIONS) */
 };
@@ -224,11 +224,12 @@ static void store_rows(const struct matmul *m, int panel_i, int t, int n, const 
     }
 }
 
-static int token_block(const struct packed *w)
+static int token_block(const struct packed *w, int n)
 {
     size_t row_bytes = (size_t)(w->n_cols / GROUP) * sizeof(struct quant_group);
-    size_t n = X_BYTES / row_bytes / TILE * TILE;
-    return n < 4 * TILE ? 4 * TILE : n > TOKENS_MAX ? TOKENS_MAX : (int)n;
+    size_t max = X_BYTES / row_bytes / TILE * TILE;
+    return even_tokens(n, max < 4 * TILE ? 4 * TILE : max > TOKENS_MAX ? TOKENS_MAX : (int)max,
+                       TILE);
 }
 
 FORCE_INLINE void gemm(const struct matmul *m, int panel_begin, int panel_end,
@@ -236,7 +237,7 @@ FORCE_INLINE void gemm(const struct matmul *m, int panel_begin, int panel_end,
 {
     struct scratch s;
     size_t stride = (size_t)(m->w->n_cols / GROUP);
-    int block = token_block(m->w);
+    int block = token_block(m->w, m->n);
     for (int t = 0; t < m->n; t += block) {
         int n = m->n - t < block ? m->n - t : block;
         struct tokens x = {m->q + t * stride, stride, (size_t)n};

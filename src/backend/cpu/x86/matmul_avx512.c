@@ -1,10 +1,17 @@
-/* One token times quantised weights with AVX-512 VNNI: bound by how fast the panels come from
- * memory, so each is read once from end to end. vpdpbusd adds, in each 32-bit lane, four products
- * of unsigned by signed bytes: one step of the panel (pack.h) against four activations broadcast to
- * all lanes. The unsigned side is the weight code plus an offset, which the start of the sum takes
- * off again through the activations' sums: integer arithmetic, so the result is exactly ref's.
- * Several tokens: gemm_avx512.c. */
+/* A few tokens times quantised weights with AVX-512 VNNI: bound by how fast the panels come from
+ * memory, so each is read once from end to end, and a group is decoded into registers and used for
+ * every token there. vpdpbusd adds, in each 32-bit lane, four products of unsigned by signed bytes:
+ * one step of the panel (pack.h) against four activations broadcast to all lanes. The unsigned side
+ * is the weight code plus an offset, which the start of the sum takes off again through the
+ * activations' sums: integer arithmetic, so the result is exactly ref's. More tokens:
+ * gemm_avx512.c. */
 #include "backend/cpu/x86/decode_avx512.h"
+
+enum {
+    FEW = 8,               /* tokens of a tile */
+    FEW_MAX = 2 * FEW,     /* tokens from which gemm_avx512.c is faster */
+    PREFETCH_BYTES = 4096, /* ahead of the group being decoded */
+};
 
 /* start + the products of steps [begin, begin + 4) with 16 activations. */
 FORCE_INLINE __m512i dot_half(__m512i start, const struct group *r, int begin, const int8_t *x)
@@ -37,47 +44,99 @@ FORCE_INLINE __m512 add_group(__m512 acc, const struct group *r, const struct qu
     return acc;
 }
 
-FORCE_INLINE __m512 panel_product(const struct packed *w, const uint8_t *panel,
-                                  const struct quant_group *x, const enum pack_format format)
+/* Ask for the group PREFETCH_BYTES ahead. From three tokens on a group takes long enough that the
+ * processor's own prefetcher stops early; with fewer it keeps up, and asking costs more. */
+FORCE_INLINE void prefetch(const uint8_t *panel, size_t g, const enum pack_format format)
 {
-    const size_t per_block = (size_t)pack_block(format) / GROUP;
-    size_t n_groups = (size_t)(w->n_cols / GROUP);
-    int n_blocks = packed_n_blocks(w);
-    __m512 section[K_SECTIONS];
-    for (int s = 0; s < K_SECTIONS; s++) {
-        __m512 acc = _mm512_setzero_ps();
-        for (size_t b = (size_t)section_begin(n_blocks, s);
-             b < (size_t)section_begin(n_blocks, s + 1); b++) {
-            UNROLL
-            for (size_t i = 0; i < per_block; i++) {
-                size_t g = b * per_block + i;
-                if (g < n_groups) {
-                    struct group r;
-                    decode(&r, w, panel, g, format);
-                    acc = add_group(acc, &r, x + g, format);
-                }
-            }
-        }
-        section[s] = acc;
-    }
-    return section_tree_avx512(section, 1);
+    const size_t bytes = format == PACK_Q8_0   ? PAIR_CODES_AT / 2 + Q8_GROUP_BYTES
+                         : format == PACK_Q6_K ? Q6_K_CODES_AT / 8 + Q6_GROUP_BYTES
+                                               : PAIR_CODES_AT / 2 + Q4_GROUP_BYTES;
+    for (size_t line = 0; line < bytes; line += 64)
+        _mm_prefetch((const char *)panel + g * bytes + PREFETCH_BYTES + line, _MM_HINT_T0);
 }
 
-FORCE_INLINE void matmul(const struct matmul *m, int panel_begin, int panel_end,
-                         const enum pack_format format)
+/* Blocks [begin, end) of a panel by n tokens (a constant), `stride` groups apart. */
+FORCE_INLINE void add_blocks(__m512 acc[FEW], const struct packed *w, const uint8_t *panel,
+                             size_t begin, size_t end, const struct quant_group *x, size_t stride,
+                             const int n, const enum pack_format format)
 {
-    if (m->n > 1) {
-        gemm_avx512(m, panel_begin, panel_end);
+    const size_t per_block = (size_t)pack_block(format) / GROUP;
+    for (size_t pair = begin * per_block / 2; pair < end * per_block / 2; pair++) {
+        UNROLL
+        for (size_t i = 0; i < 2; i++) {
+            size_t g = 2 * pair + i;
+            if (g >= stride) /* the last block may be half */
+                break;
+            struct group r;
+            decode(&r, w, panel, g, format);
+            if (n > 2)
+                prefetch(panel, g, format);
+            UNROLL
+            for (int t = 0; t < n; t++)
+                acc[t] = add_group(acc[t], &r, x + t * stride + g, format);
+        }
+    }
+}
+
+FORCE_INLINE void store_rows(const struct matmul *m, int panel_i, int t, __m512 sum)
+{
+    long row = (long)panel_i * PANEL_ROWS;
+    __mmask16 rows = first_lanes(m->w->n_rows - row);
+    float *y = m->y + (size_t)t * m->y_stride + row - m->first_row;
+    if (m->add)
+        sum = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), sum);
+    _mm512_mask_storeu_ps(y, rows, sum);
+}
+
+/* A panel by n tokens (a constant) from t. */
+FORCE_INLINE void panel_product(const struct matmul *m, int panel_i, int t, const int n,
+                                const enum pack_format format)
+{
+    const struct packed *w = m->w;
+    size_t stride = (size_t)(w->n_cols / GROUP);
+    int n_blocks = packed_n_blocks(w);
+    __m512 section[K_SECTIONS][FEW];
+    for (int s = 0; s < K_SECTIONS; s++) {
+        __m512 acc[FEW];
+        UNROLL
+        for (int i = 0; i < n; i++)
+            acc[i] = _mm512_setzero_ps();
+        add_blocks(acc, w, packed_panel(w, panel_i), (size_t)section_begin(n_blocks, s),
+                   (size_t)section_begin(n_blocks, s + 1), m->q + t * stride, stride, n, format);
+        UNROLL
+        for (int i = 0; i < n; i++)
+            section[s][i] = acc[i];
+    }
+    for (int i = 0; i < n; i++)
+        store_rows(m, panel_i, t + i, section_tree_avx512(&section[0][i], FEW));
+}
+
+FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, int n,
+                       const enum pack_format format)
+{
+    switch (n) {
+    case 1: panel_product(m, panel_i, t, 1, format); break;
+    case 2: panel_product(m, panel_i, t, 2, format); break;
+    case 3: panel_product(m, panel_i, t, 3, format); break;
+    case 4: panel_product(m, panel_i, t, 4, format); break;
+    case 5: panel_product(m, panel_i, t, 5, format); break;
+    case 6: panel_product(m, panel_i, t, 6, format); break;
+    case 7: panel_product(m, panel_i, t, 7, format); break;
+    default: panel_product(m, panel_i, t, FEW, format); break;
+    }
+}
+
+FORCE_INLINE void matmul(const struct matmul *m, int begin, int end, const enum pack_format format)
+{
+    if (m->n > FEW_MAX) {
+        gemm_avx512(m, begin, end);
         return;
     }
-    for (int panel_i = panel_begin; panel_i < panel_end; panel_i++) {
-        __m512 sum = panel_product(m->w, packed_panel(m->w, panel_i), m->q, format);
-        long row = (long)panel_i * PANEL_ROWS;
-        __mmask16 rows = first_lanes(m->w->n_rows - row);
-        float *y = m->y + row - m->first_row;
-        if (m->add)
-            sum = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), sum);
-        _mm512_mask_storeu_ps(y, rows, sum);
+    int first = m->n > FEW ? (m->n + 1) / 2 : m->n;
+    for (int panel_i = begin; panel_i < end; panel_i++) {
+        tile(m, panel_i, 0, first, format);
+        if (first < m->n)
+            tile(m, panel_i, first, m->n - first, format);
     }
 }
 
