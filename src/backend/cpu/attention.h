@@ -1,9 +1,10 @@
 /* The key-value store's layout, and what an attention kernel is asked to do.
  *
- * A block holds KV_BLOCK_TOKENS positions of one layer, key-value head after key-value head. Within
- * a head the keys are transposed, so that the 16 positions of a block are one vector and scores
- * need no sums across lanes; the values are rows, padded to whole vectors (the padding is never
- * read into a result):
+ * A layer holds, for one key-value head after the other, the keys of all blocks and then the values
+ * of all blocks: a head reads one after the other, and blocks with following numbers are read as
+ * one stream. A block is KV_BLOCK_TOKENS positions. Its keys are transposed, so that the 16
+ * positions are one vector and scores need no sums across lanes; its values are rows, padded to
+ * whole vectors (the padding never reaches a result):
  *
  *   f16, f32   keys [head_size][16], values [16][padded]
  *   q8         keys codes [head_size][16], scales [groups][16]; values codes [16][padded],
@@ -29,9 +30,9 @@ struct kv_layout {
     int head_size;
     int padded;         /* head_size up to a multiple of 16 */
     int n_groups;       /* scales of a head's position in a q8 store */
-    size_t key_bytes;   /* of one head in one block; its values follow */
-    size_t value_bytes; /* likewise */
-    size_t block_bytes; /* all heads */
+    size_t key_bytes;   /* keys of one head in one block */
+    size_t value_bytes; /* its values */
+    size_t block_bytes; /* keys and values of all heads */
 };
 
 static inline struct kv_layout kv_layout(enum kv_type type, int n_kv_heads, int head_size)
@@ -49,8 +50,9 @@ static inline struct kv_layout kv_layout(enum kv_type type, int n_kv_heads, int 
 
 /* One attention operation. */
 struct attention {
-    const uint8_t *cells; /* the blocks of one layer */
+    const uint8_t *cells; /* of one layer */
     struct kv_layout layout;
+    int n_blocks; /* of the store */
     int n_heads, n_kv_heads;
     float scale;    /* of scores */
     const float *q; /* [n][n_heads * head_size] */
@@ -66,11 +68,20 @@ struct attention_tile {
     int head, n_heads;
 };
 
-/* Where a head's keys and values in a block begin. */
-static inline const uint8_t *kv_head_at(const struct attention *a, int32_t block, int kv_head)
+/* Where the keys of a head in a block begin, in bytes from its layer's cells. */
+static inline size_t kv_keys_at(const struct kv_layout *l, int n_blocks, int32_t block, int kv_head)
 {
-    return a->cells + (size_t)block * a->layout.block_bytes +
-           (size_t)kv_head * (a->layout.key_bytes + a->layout.value_bytes);
+    size_t head_bytes = (size_t)n_blocks * (l->key_bytes + l->value_bytes);
+    return (size_t)kv_head * head_bytes + (size_t)block * l->key_bytes;
+}
+
+/* Likewise the values. */
+static inline size_t kv_values_at(const struct kv_layout *l, int n_blocks, int32_t block,
+                                  int kv_head)
+{
+    size_t head_bytes = (size_t)n_blocks * (l->key_bytes + l->value_bytes);
+    return (size_t)kv_head * head_bytes + (size_t)n_blocks * l->key_bytes +
+           (size_t)block * l->value_bytes;
 }
 
 /* Positions that query i of a tile sees, from 0. */

@@ -16,7 +16,8 @@ enum {
     LANES = 16,
     SMALL_TILE = 8,
     SPAN = 4,  /* blocks, or vectors of dimensions, done together: at most */
-    AHEAD = 4, /* blocks fetched ahead */
+    AHEAD = 8, /* blocks fetched ahead, at least 2 spans */
+    CACHE_LINE = 64,
     STEP = EXPANDED_BLOCKS * KV_BLOCK_TOKENS, /* positions whose blocks are expanded together */
 };
 _Static_assert((int)EXPANDED_BLOCKS % (int)SPAN == 0, "a span lies in one step");
@@ -99,6 +100,7 @@ FORCE_INLINE void score_span(const struct work *w, float *scores, const float *q
                              const bool fetch)
 {
     const struct kv_layout *l = &w->layout;
+    const int fetched = n_b * LANES * (int)element_bytes(type); /* bytes per dimension */
     struct lanes sums[LANES_TILE][SPAN];
     UNROLL
     for (int i = 0; i < n_q; i++) {
@@ -106,21 +108,27 @@ FORCE_INLINE void score_span(const struct work *w, float *scores, const float *q
         for (int b = 0; b < n_b; b++)
             sums[i][b] = lanes_zero();
     }
-    const size_t step = l->key_bytes / (size_t)l->head_size;
-    for (int d = 0; d < l->head_size; d++, q += n_q) {
-        struct lanes keys[SPAN];
-        UNROLL
-        for (int b = 0; b < n_b; b++) {
-            keys[b] = load_key(blocks[b], l, d, type);
-            if (fetch)
-                lanes_prefetch(ahead[b] + d * step);
-        }
-        UNROLL
-        for (int i = 0; i < n_q; i++) {
-            struct lanes x = lanes_all(q[i]);
+    for (int part = 0; part < n_b; part++) { /* in each, one block is fetched */
+        const int begin = l->head_size * part / n_b, end = l->head_size * (part + 1) / n_b;
+        const uint8_t *next = ahead[part];
+        for (int d = begin; d < end; d++, q += n_q) {
+            struct lanes keys[SPAN];
             UNROLL
             for (int b = 0; b < n_b; b++)
-                sums[i][b] = lanes_fma(x, keys[b], sums[i][b]);
+                keys[b] = load_key(blocks[b], l, d, type);
+            if (fetch) {
+                UNROLL
+                for (int line = 0; line < fetched; line += CACHE_LINE)
+                    lanes_prefetch(next + line);
+                next += fetched;
+            }
+            UNROLL
+            for (int i = 0; i < n_q; i++) {
+                struct lanes x = lanes_all(q[i]);
+                UNROLL
+                for (int b = 0; b < n_b; b++)
+                    sums[i][b] = lanes_fma(x, keys[b], sums[i][b]);
+            }
         }
     }
     struct lanes scale = lanes_all(w->a->scale);
@@ -221,7 +229,7 @@ FORCE_INLINE void value_span(const struct work *w, float *out, const float *weig
                 values[j] = load_value(block, l, p % KV_BLOCK_TOKENS, d + j * LANES, type);
             if (fetch) {
                 UNROLL
-                for (int at = 0; at < n_v * LANES * (int)element_bytes(type); at += 64)
+                for (int at = 0; at < n_v * LANES * (int)element_bytes(type); at += CACHE_LINE)
                     lanes_prefetch(next + (size_t)(p % KV_BLOCK_TOKENS) * row_bytes + at);
             }
             UNROLL
@@ -398,12 +406,15 @@ static void attend_chunk(struct work *w, int begin, struct partial *chunk)
     int total = (w->n_positions - 1) / KV_BLOCK_TOKENS + 1, first = begin / KV_BLOCK_TOKENS;
     w->n_blocks = least(total - first, ATTENTION_BLOCKS);
     for (int b = 0; b < w->n_blocks; b++) {
-        w->stream[b] = kv_head_at(a, w->table[first + b], w->kv_head);
-        w->stream[w->n_blocks + b] = w->stream[b] + w->layout.key_bytes;
+        int32_t block = w->table[first + b];
+        w->stream[b] = a->cells + kv_keys_at(&a->layout, a->n_blocks, block, w->kv_head);
+        w->stream[w->n_blocks + b] =
+            a->cells + kv_values_at(&a->layout, a->n_blocks, block, w->kv_head);
     }
     for (int b = 0; b < AHEAD; b++) {
-        int next = least(first + w->n_blocks + b, total - 1);
-        w->stream[2 * w->n_blocks + b] = kv_head_at(a, w->table[next], w->kv_head);
+        int32_t block = w->table[least(first + w->n_blocks + b, total - 1)];
+        w->stream[2 * w->n_blocks + b] =
+            a->cells + kv_keys_at(&a->layout, a->n_blocks, block, w->kv_head);
     }
     for (int i = 0; i < w->n_queries; i++)
         w->seen[i] = tile_positions(a, w->t, i) - begin;

@@ -55,17 +55,23 @@ static void fill_q8(struct random *r, const struct attention_case *c, uint8_t *a
 static void fill_cells(struct random *r, const struct attention_case *c, const struct kv_layout *l,
                        uint8_t *at, int n_blocks)
 {
-    const size_t n = KV_BLOCK_TOKENS;
-    for (int i = 0; i < n_blocks * c->n_kv_heads; i++, at += l->key_bytes + l->value_bytes) {
+    const size_t n = (size_t)n_blocks * KV_BLOCK_TOKENS;
+    for (int h = 0; h < c->n_kv_heads; h++, at += n_blocks * (l->key_bytes + l->value_bytes)) {
+        uint8_t *values = at + n_blocks * l->key_bytes;
         if (c->type == KV_F16) {
             fill_f16(r, c, at, n * l->head_size);
-            fill_f16(r, c, at + l->key_bytes, n * l->padded);
+            fill_f16(r, c, values, n * l->padded);
         } else if (c->type == KV_F32) {
             fill_f32(r, c, at, n * l->head_size);
-            fill_f32(r, c, at + l->key_bytes, n * l->padded);
+            fill_f32(r, c, values, n * l->padded);
         } else {
-            fill_q8(r, c, at, n * l->head_size, n * l->n_groups);
-            fill_q8(r, c, at + l->key_bytes, n * l->padded, n * l->n_groups);
+            for (int b = 0; b < n_blocks; b++) {
+                size_t scales = (size_t)KV_BLOCK_TOKENS * l->n_groups;
+                fill_q8(r, c, at + b * l->key_bytes, (size_t)KV_BLOCK_TOKENS * l->head_size,
+                        scales);
+                fill_q8(r, c, values + b * l->value_bytes, (size_t)KV_BLOCK_TOKENS * l->padded,
+                        scales);
+            }
         }
     }
 }
@@ -93,6 +99,7 @@ static void data_init(struct attention_data *x, const struct attention_case *c)
     ASSERT(x->scratch != NULL);
     x->a = (struct attention){.cells = x->cells,
                               .layout = l,
+                              .n_blocks = n_blocks,
                               .n_heads = n_heads,
                               .n_kv_heads = c->n_kv_heads,
                               .scale = 1.0f / sqrtf((float)c->head_size),

@@ -216,8 +216,9 @@ void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q, 
         work += (size_t)(batch->positions[r] + 1) * q->cols;
     }
     struct attention_job job = {.cpu = c,
-                                .a = {.cells = kv->cells + kv_block_at(kv, layer, 0),
+                                .a = {.cells = kv_layer(kv, layer),
                                       .layout = kv->layout,
+                                      .n_blocks = s->n_blocks,
                                       .n_heads = n_heads,
                                       .n_kv_heads = s->n_kv_heads,
                                       .scale = 1.0f / sqrtf((float)s->head_size),

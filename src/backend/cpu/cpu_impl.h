@@ -24,7 +24,7 @@ struct kv_store {
     struct kv_shape shape;
     struct kv_layout layout;
     size_t bytes;
-    uint8_t *cells; /* [layer][block] */
+    uint8_t *cells; /* [layer]; attention.h */
 };
 
 /* Cosines and sines of the positions of the last rope operation: all layers ask for the same. */
@@ -70,12 +70,11 @@ static inline struct cpu *cpu_of(struct backend *b)
     return (struct cpu *)b;
 }
 
-/* Where a block begins in a store. */
-static inline size_t kv_block_at(const struct kv_store *kv, int layer, int block)
+/* A layer of a store. */
+static inline uint8_t *kv_layer(const struct kv_store *kv, int layer)
 {
     ASSERT(layer >= 0 && layer < kv->shape.n_layers);
-    ASSERT(block >= 0 && block < kv->shape.n_blocks);
-    return ((size_t)layer * kv->shape.n_blocks + block) * kv->layout.block_bytes;
+    return kv->cells + (size_t)layer * kv->shape.n_blocks * kv->layout.block_bytes;
 }
 
 /* Run fn over the pool, or on this thread alone where the whole work is `elems` cheap elements: waking

@@ -54,11 +54,20 @@ size_t cpu_kv_bytes(const struct kv_store *kv)
 void cpu_kv_copy_block(struct backend *b, struct kv_store *kv, int from, int to)
 {
     (void)b;
+    const struct kv_layout *l = &kv->layout;
+    int n = kv->shape.n_blocks;
+    ASSERT(from >= 0 && from < n && to >= 0 && to < n);
     if (from == to)
         return;
-    for (int layer = 0; layer < kv->shape.n_layers; layer++)
-        memcpy(kv->cells + kv_block_at(kv, layer, to), kv->cells + kv_block_at(kv, layer, from),
-               kv->layout.block_bytes);
+    for (int layer = 0; layer < kv->shape.n_layers; layer++) {
+        uint8_t *cells = kv_layer(kv, layer);
+        for (int h = 0; h < kv->shape.n_kv_heads; h++) {
+            memcpy(cells + kv_keys_at(l, n, to, h), cells + kv_keys_at(l, n, from, h),
+                   l->key_bytes);
+            memcpy(cells + kv_values_at(l, n, to, h), cells + kv_values_at(l, n, from, h),
+                   l->value_bytes);
+        }
+    }
 }
 
 /* --- writing --- */
@@ -89,7 +98,7 @@ static int group_size(const struct kv_layout *l, int g)
     return left < KV_GROUP ? left : KV_GROUP;
 }
 
-/* One head of one row, as position p of a block, to where the head's keys begin. */
+/* One head of one row as position p of a block's keys. */
 static void write_key(const struct kernels *k, const struct kv_layout *l, uint8_t *at, int p,
                       const float *x)
 {
@@ -145,17 +154,19 @@ struct write_job {
 static void write_head(const struct write_job *job, int head, bool is_value)
 {
     const struct kv_layout *l = &job->kv->layout;
-    int width = job->kv->shape.n_kv_heads * l->head_size;
+    uint8_t *cells = kv_layer(job->kv, job->layer);
+    int n_blocks = job->kv->shape.n_blocks, width = job->kv->shape.n_kv_heads * l->head_size;
     for (int row = 0; row < job->batch->n; row++) {
         int position = job->batch->positions[row], p = position % KV_BLOCK_TOKENS;
         int block = job->batch->tables[row][position / KV_BLOCK_TOKENS];
-        uint8_t *at = job->kv->cells + kv_block_at(job->kv, job->layer, block) +
-                      head * (l->key_bytes + l->value_bytes);
         size_t from = (size_t)row * width + (size_t)head * l->head_size;
+        ASSERT(block >= 0 && block < n_blocks);
         if (is_value)
-            write_value(job->kernels, l, at + l->key_bytes, p, job->v + from);
+            write_value(job->kernels, l, cells + kv_values_at(l, n_blocks, block, head), p,
+                        job->v + from);
         else
-            write_key(job->kernels, l, at, p, job->k + from);
+            write_key(job->kernels, l, cells + kv_keys_at(l, n_blocks, block, head), p,
+                      job->k + from);
     }
 }
 

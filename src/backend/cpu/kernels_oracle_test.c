@@ -282,8 +282,9 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
         table[b] = n_blocks - 1 - b; /* blocks in reverse */
     for (int position = 0; position < n_positions; position++) {
         size_t p = (size_t)(position % KV_BLOCK_TOKENS);
-        uint8_t *keys = cells + (size_t)table[position / KV_BLOCK_TOKENS] * l.block_bytes;
-        uint8_t *values = keys + l.key_bytes;
+        int32_t block = table[position / KV_BLOCK_TOKENS];
+        uint8_t *keys = cells + kv_keys_at(&l, n_blocks, block, 0);
+        uint8_t *values = cells + kv_values_at(&l, n_blocks, block, 0);
         for (int d = 0; d < head_size; d++) {
             size_t kept = (size_t)position * head_size + d, g = (size_t)(d / KV_GROUP);
             kept_k[kept] = store(type, keys, d * n + p, keys + n * head_size, g * n + p,
@@ -297,7 +298,7 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
     int32_t position = n_positions - 1;
     const int32_t *tables[] = {table};
     struct batch batch = {1, &position, tables};
-    struct attention a = {cells, l, 1, 1, 1.0f / sqrtf((float)head_size), q, y, &batch};
+    struct attention a = {cells, l, n_blocks, 1, 1, 1.0f / sqrtf((float)head_size), q, y, &batch};
     struct kernels k;
     kernels_ref(&k);
     k.attention(&a, &(struct attention_tile){0, 1, 0, 1}, NULL);

@@ -16,7 +16,8 @@
  *   lanes_exp(x)                  exact_expf, for x <= 0 or NaN
  *   lanes_greatest(v)             the greatest lane; no lane is a NaN
  *   lanes_sum(v)                  stripe_tree (kernels.h)
- *   lanes_prefetch(p)             p may be any address */
+ *   lanes_prefetch(p)             the line of p into the second-level cache (more of those can be
+ *                                 on their way than into the first); p may be any address */
 #ifndef SHOAL_BACKEND_CPU_LANES_H
 #define SHOAL_BACKEND_CPU_LANES_H
 

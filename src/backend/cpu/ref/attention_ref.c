@@ -51,7 +51,8 @@ static float element(enum kv_type type, const uint8_t *array, size_t i, const ui
 static float key(const struct query *q, int position, int d)
 {
     const struct kv_layout *l = &q->a->layout;
-    const uint8_t *keys = kv_head_at(q->a, q->table[position / KV_BLOCK_TOKENS], q->kv_head);
+    int32_t block = q->table[position / KV_BLOCK_TOKENS];
+    const uint8_t *keys = q->a->cells + kv_keys_at(l, q->a->n_blocks, block, q->kv_head);
     size_t p = (size_t)(position % KV_BLOCK_TOKENS), n = KV_BLOCK_TOKENS;
     return element(l->type, keys, d * n + p, keys + n * l->head_size, d / KV_GROUP * n + p);
 }
@@ -59,8 +60,8 @@ static float key(const struct query *q, int position, int d)
 static float value(const struct query *q, int position, int d)
 {
     const struct kv_layout *l = &q->a->layout;
-    const uint8_t *values =
-        kv_head_at(q->a, q->table[position / KV_BLOCK_TOKENS], q->kv_head) + l->key_bytes;
+    int32_t block = q->table[position / KV_BLOCK_TOKENS];
+    const uint8_t *values = q->a->cells + kv_values_at(l, q->a->n_blocks, block, q->kv_head);
     size_t p = (size_t)(position % KV_BLOCK_TOKENS), n = KV_BLOCK_TOKENS;
     return element(l->type, values, p * l->padded + d, values + n * l->padded,
                    p * l->n_groups + d / KV_GROUP);
