@@ -1,11 +1,16 @@
-/* A lead alone, put together from a model in memory; each way that can fail leaves nothing behind
- * (seen by the leak checker). Whole clusters: tests/e2e and src/node. */
+/* A lead alone, or with a worker in this process, put together from a model in memory; each way
+ * that can fail leaves nothing behind (seen by the leak checker). Whole clusters: tests/e2e and
+ * src/node.
+ */
 #include "lead/lead.h"
 
+#include "node/worker.h"
 #include "tiny_model.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +89,112 @@ static void a_plan_loads_nothing(void **state)
     modelfile_close(file);
 }
 
+/* What the opening thread is told. */
+struct told {
+    pthread_t opener;
+    bool elsewhere, backwards;
+    uint64_t done_bytes, total_bytes;
+};
+
+static void note_progress(uint64_t done_bytes, uint64_t total_bytes, void *context)
+{
+    struct told *t = context;
+    t->elsewhere |= !pthread_equal(t->opener, pthread_self());
+    t->backwards |= done_bytes < t->done_bytes;
+    t->done_bytes = done_bytes;
+    t->total_bytes = total_bytes;
+}
+
+static uint64_t bytes_of(const struct modelfile *file)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < modelfile_n_tensors(file); i++)
+        bytes += modelfile_tensor(file, i)->bytes;
+    return bytes;
+}
+
+/* A lead's options for layer 0 on the worker and the rest here. */
+static struct lead_options shared_options(struct modelfile *file, const struct worker *w,
+                                          char layers[128])
+{
+    struct lead_options o = options(file);
+    snprintf(layers, 128, "%s=0-0,lead=1-2", worker_address(w));
+    o.nodes = worker_address(w);
+    o.layers = layers;
+    return o;
+}
+
+static void a_worker_loads_while_the_lead_does(void **state)
+{
+    (void)state;
+    struct worker_options options_w = {.listen = "127.0.0.1:0", .threads = 1};
+    struct told told = {.opener = pthread_self()};
+    struct worker *w;
+    struct lead lead;
+    struct error e;
+    char layers[128];
+    float alone[100], shared[100];
+    struct modelfile *file = tiny_model(&shape, 1);
+    struct lead_options o = options(file);
+    assert_int_equal(lead_open(&o, &lead, NULL), OK);
+    run_step(&lead, alone);
+    lead_close(&lead);
+    modelfile_close(file);
+
+    file = tiny_model(&shape, 1);
+    assert_int_equal(worker_start(&options_w, &w, NULL), OK);
+    o = shared_options(file, w, layers);
+    o.progress = note_progress;
+    o.progress_context = &told;
+    if (lead_open(&o, &lead, &e) != OK)
+        fail_msg("%s", e.text);
+    assert_int_equal(lead.plan.n_stages, 2);
+    assert_int_equal(told.total_bytes, bytes_of(file));
+    assert_int_equal(told.done_bytes, told.total_bytes);
+    assert_false(told.elsewhere);
+    assert_false(told.backwards);
+    run_step(&lead, shared);
+    assert_memory_equal(alone, shared, sizeof alone);
+    lead_close(&lead);
+    worker_stop(w);
+    modelfile_close(file);
+}
+
+/* The bytes of a tiny model are there already; one tensor's cannot be had. */
+static enum err fail_for_one(void *context, const struct model_tensor *t, void *into,
+                             struct error *e)
+{
+    (void)into;
+    if (strcmp(t->name, context) == 0)
+        return error_set(e, ERR_IO, "tensor %s: the disk is gone", t->name);
+    return OK;
+}
+
+static void a_lead_that_cannot_load_lets_the_worker_go(void **state)
+{
+    (void)state;
+    struct worker_options options_w = {.listen = "127.0.0.1:0", .threads = 1};
+    struct worker *w;
+    struct lead lead;
+    struct error e;
+    char layers[128];
+    assert_int_equal(worker_start(&options_w, &w, NULL), OK);
+    for (int fails = 1; fails >= 0; fails--) {
+        struct modelfile *file = tiny_model(&shape, 1);
+        struct lead_options o = shared_options(file, w, layers);
+        char tensor[] = "blk.2.ffn_down.weight";
+        if (fails)
+            modelfile_set_fetch(file, fail_for_one, tensor);
+        assert_int_equal(lead_open(&o, &lead, &e), fails ? ERR_IO : OK);
+        if (fails)
+            assert_string_equal(e.text, "tensor blk.2.ffn_down.weight: the disk is gone");
+        else
+            lead_close(&lead);
+        modelfile_close(file);
+    }
+    worker_stop(w);
+}
+
 static void refused(const struct tiny_shape *s, struct lead_options o, enum err code,
                     const char *reason)
 {
@@ -137,6 +248,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_lead_alone_computes),
+        cmocka_unit_test(a_worker_loads_while_the_lead_does),
+        cmocka_unit_test(a_lead_that_cannot_load_lets_the_worker_go),
         cmocka_unit_test(a_plan_loads_nothing),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(a_bad_instruction_set_is_refused),
