@@ -47,6 +47,8 @@ enum {
     REQUEST_MAX_STOP = 16,             /* stop strings of a request */
     REQUEST_MAX_STOP_BYTES = 1024,     /* bytes of one stop string */
     REQUEST_MAX_LOGIT_BIAS = 4096,     /* logit_bias entries of a request */
+    REQUEST_MAX_BREAKERS = 32,         /* dry_sequence_breakers of a request */
+    REQUEST_MAX_BREAKER_BYTES = 64,    /* bytes of one of them */
     TEMPLATE_MAX_OUTPUT_BYTES = 16 << 20,
 };
 

@@ -3,7 +3,7 @@
  *
  *   other threads ──messages──▶ engine thread ──▶ schedule_next ──▶ pipeline_submit
  *        ▲                            ▲                                    │
- *        └──────── on_event ── sampler_pick ◀── schedule_returned ◀── pipeline_collect
+ *        └──────── on_event ─ sampler_choose ◀── schedule_returned ◀── pipeline_collect
  *
  * A message is a request handed over, or just "look": cancelling and stopping set flags under the
  * lock and wake the thread. There is room in the queue for all of them, so nobody ever waits. */
@@ -434,8 +434,14 @@ static void next_token(struct engine *g, struct request *r, float *logits)
     const int32_t *tokens = schedule_tokens(g->schedule, r->sequence, &n_tokens);
     int32_t token;
     struct error e;
-    enum err err = sampler_pick(&r->sampling, g->scratch, logits, tokens, n_tokens, r->choice,
-                                (uint32_t)n_tokens, &token, &e);
+    const struct sampler_input in = {.sampling = &r->sampling,
+                                     .logits = logits,
+                                     .history = tokens,
+                                     .n_history = n_tokens,
+                                     .choice = r->choice,
+                                     .position = (uint32_t)n_tokens};
+    enum err err = sampler_choose(g->scratch, &in, &r->memory, &token,
+                                  r->wants_logprobs ? &r->logprobs : NULL, &e);
     if (err != OK) {
         end_request(g, r, FINISH_ERROR, -1, NULL, &e);
         return;

@@ -68,6 +68,7 @@ struct request_event {
     enum finish_reason finish;
     const char *stop;    /* the stop string that ended it, or NULL */
     const struct error *error; /* with FINISH_ERROR */
+    const struct sampler_logprobs *logprobs; /* of the token, where wanted; or NULL */
     const struct request_timings *timings; /* with the last event */
 };
 typedef void (*request_fn)(void *context, const struct request_event *event);
@@ -76,7 +77,10 @@ struct request_options {
     const int32_t *prompt; /* n_prompt >= 1 ids, copied */
     int n_prompt;
     int max_tokens; /* >= 0; -1: no limit. Held down by the context and by all KV blocks */
-    struct sampling sampling; /* copied with its logit_bias */
+    struct sampling sampling; /* copied with its logit_bias and dry_breakers */
+    const char *const *breakers; /* n_breakers strings for DRY, where sampling has no dry_breakers; */
+    int n_breakers;              /* NULL: the usual ones (engine/breakers.h) */
+    bool logprobs;               /* events carry them, and sampling.n_logprobs best tokens */
     uint32_t choice;
     int priority;        /* higher is served first, whoever came first; usually 0 */
     time_us deadline_us; /* from now; then it ends with ERR_TIMEOUT, wherever it is; 0: none */

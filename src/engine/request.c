@@ -2,6 +2,7 @@
 
 #include "base/bounds.h"
 #include "base/panic.h"
+#include "engine/breakers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,28 @@ static enum err copy_arrays(struct request *r, const struct request_options *o, 
     return OK;
 }
 
+/* DRY's breakers: given as tokens, or as strings where there is a tokenizer to look them up. */
+static enum err copy_breakers(struct request *r, const struct request_options *o, int vocab,
+                              struct error *e)
+{
+    size_t bytes = ((size_t)vocab + 63) / 64 * sizeof(r->breakers[0]);
+    const uint64_t *given = o->sampling.dry_breakers;
+    r->sampling.dry_breakers = NULL;
+    if (o->n_breakers > REQUEST_MAX_BREAKERS)
+        return error_set(e, ERR_LIMIT, "dry_sequence_breakers: expected at most %d, found %d",
+                         REQUEST_MAX_BREAKERS, o->n_breakers);
+    if (o->sampling.dry_multiplier <= 0 || (given == NULL && r->tokenizer == NULL))
+        return OK;
+    r->breakers = malloc(bytes);
+    if (r->breakers == NULL)
+        return error_set(e, ERR_MEMORY, "no memory for dry_sequence_breakers");
+    r->sampling.dry_breakers = r->breakers;
+    if (given == NULL)
+        return breakers_mark(r->tokenizer, o->breakers, o->n_breakers, vocab, r->breakers, e);
+    memcpy(r->breakers, given, bytes);
+    return OK;
+}
+
 /* The text that the tokens will become continues that of the prompt. */
 static enum err begin_text(struct request *r, const struct request_options *o, struct error *e)
 {
@@ -78,12 +101,15 @@ enum err request_new(const struct request_options *o, const struct tokenizer *to
                           .priority = o->priority,
                           .no_draft = o->no_draft,
                           .deadline_us = o->deadline_us,
+                          .wants_logprobs = o->logprobs,
                           .on_event = o->on_event,
                           .context = o->context,
                           .sequence = -1};
     strbuf_init(&r->piece, REQUEST_MAX_EVENT_BYTES);
     strbuf_init(&r->text, REQUEST_MAX_EVENT_BYTES);
     err = copy_arrays(r, o, e);
+    if (err == OK)
+        err = copy_breakers(r, o, vocab, e);
     if (err == OK)
         err = begin_text(r, o, e);
     if (err != OK) {
@@ -100,6 +126,7 @@ void request_free(struct request *r)
         return;
     free(r->prompt);
     free(r->bias);
+    free(r->breakers);
     stop_filter_free(r->stops);
     strbuf_release(&r->piece);
     strbuf_release(&r->text);
@@ -166,7 +193,8 @@ enum finish_reason request_token(struct request *r, int32_t token, bool last, ti
         return finish;
     struct request_event event = {.token = token,
                                   .text = r->text.data,
-                                  .text_bytes = r->text.bytes};
+                                  .text_bytes = r->text.bytes,
+                                  .logprobs = r->wants_logprobs ? &r->logprobs : NULL};
     r->on_event(r->context, &event);
     strbuf_clear(&r->text);
     return FINISH_NONE;
@@ -201,6 +229,8 @@ void request_finish(struct request *r, enum finish_reason finish, int32_t token,
                                   .finish = finish,
                                   .stop = stop,
                                   .error = error,
+                                  .logprobs =
+                                      token >= 0 && r->wants_logprobs ? &r->logprobs : NULL,
                                   .timings = &timings};
     r->on_event(r->context, &event);
     strbuf_clear(&r->text);

@@ -21,6 +21,10 @@ struct request {
     void *context;
 
     struct logit_bias *bias;
+    uint64_t *breakers;           /* DRY's; NULL: none */
+    struct sampler_memory memory; /* as of its tokens now */
+    bool wants_logprobs;
+    struct sampler_logprobs logprobs; /* of the token at hand */
     struct detokenizer detokenizer;
     struct stop_filter *stops;
     struct strbuf piece; /* of the token at hand, before the stop filter */

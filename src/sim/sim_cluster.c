@@ -127,8 +127,13 @@ static enum err next_token(struct cluster *c, int sequence, float *logits, struc
     struct sim_request *r = &c->requests[request];
     const int32_t *tokens = schedule_tokens(c->schedule, sequence, &n_tokens);
     int32_t token;
-    enum err err = sampler_pick(&r->sampling, c->scratch, logits, tokens, n_tokens, r->choice,
-                                (uint32_t)n_tokens, &token, e);
+    const struct sampler_input in = {.sampling = &r->sampling,
+                                     .logits = logits,
+                                     .history = tokens,
+                                     .n_history = n_tokens,
+                                     .choice = r->choice,
+                                     .position = (uint32_t)n_tokens};
+    enum err err = sampler_choose(c->scratch, &in, &r->memory, &token, NULL, e);
     if (err != OK)
         return err;
     r->tokens[r->n_tokens++] = token;
@@ -295,6 +300,7 @@ static void plan_requests(struct cluster *c)
         struct sim_request *r = &c->requests[i];
         ASSERT(r->max_tokens >= 1 && r->max_tokens <= SIM_MAX_TOKENS);
         r->n_tokens = 0;
+        r->memory = (struct sampler_memory){0};
         r->ended = r->cancelled = false;
         c->sequence_of[i] = -1;
         plan(c, (struct event){.at = r->arrives_at, .kind = EVENT_REQUEST, .i = i});

@@ -23,6 +23,7 @@ struct sim_request {
     int64_t arrives_at;
     int64_t cancelled_at; /* fake time; < 0: never */
     /* What came of it. */
+    struct sampler_memory memory;
     int32_t tokens[SIM_MAX_TOKENS]; /* SIM_END_TOKEN ends a request and is the last */
     int n_tokens;
     bool ended, cancelled;

@@ -67,6 +67,19 @@ static void sample_somehow(uint64_t *random, int i, struct sampling *s)
     }
 }
 
+/* And those that look at more than the logits: memory, history, random numbers of their own. */
+static void sample_with_more(int i, struct sampling *s)
+{
+    static const uint64_t breakers[(SIM_VOCAB + 63) / 64] = {1u << 5 | 1u << 11};
+    switch (i % 5) {
+    case 0: s->mirostat = 2, s->mirostat_tau = 2, s->mirostat_eta = 0.5f; break;
+    case 1: s->dry_multiplier = 3, s->dry_allowed_length = 1, s->dry_breakers = breakers; break;
+    case 2: s->xtc_probability = 0.5f, s->xtc_threshold = 0.02f; break;
+    case 3: s->typical_p = 0.7f, s->min_p = 0.01f; break;
+    default: break;
+    }
+}
+
 static void another_choice(struct batch_of_requests *b, int i)
 {
     struct sim_request *r = &b->requests[i], *before = &b->requests[i - 1];
@@ -97,6 +110,7 @@ static struct batch_of_requests make_requests(uint64_t *random, int n, int64_t w
             b.prompts[i][j] = alike == 0 && j < until ? 1 + j % 5 : roll(random, SIM_VOCAB);
         if (roll(random, 2) == 0)
             sample_somehow(random, i, &r->sampling);
+        sample_with_more(i, &r->sampling);
         r->priority = roll(random, 6) == 0 ? between(random, -1, 2) : 0;
         if (i > 0 && roll(random, 4) == 0) /* n > 1: another choice of the request before */
             another_choice(&b, i);
