@@ -245,7 +245,7 @@ enum err backend_cpu_open(struct pool *pool, struct backend **out, struct error 
         return err;
     struct cpu *c = xcalloc(1, sizeof *c);
     c->base = (struct backend){
-        .ops = &cpu_ops, .name = "cpu", .variant = kernels.variant, .numerics_id = "exact-2"};
+        .ops = &cpu_ops, .name = "cpu", .variant = kernels.variant, .numerics_id = kernels.numerics_id};
     c->pool = pool;
     c->kernels = kernels;
     *out = &c->base;

@@ -1,17 +1,17 @@
-/* Matrix products of the CPU backend: how they are shared out over the pool, and what is fused around
- * them so that activations cross memory as seldom as can be: the norm of a row is quantised while it
- * is in the first-level cache, sums are added to the residual where they are made, and a gated
- * feed-forward block goes from gate and up straight to the quantised input of down. The bits are
- * those of the operations one after the other.
+/* Matrix products of the CPU backend: how they are shared out over the pool, and what is fused
+ * around them so that activations cross memory as seldom as can be: the norm of a row is quantised
+ * while it is in the first-level cache, sums are added to the residual where they are made, and a
+ * gated feed-forward block goes from gate and up straight to the quantised input of down. The bits
+ * are those of the operations one after the other.
  *
- * A piece of work is some pairs of panels (32 rows of the matrix) for all tokens: threads take pieces
- * until none is left, so that a slower one does less. */
+ * A piece of work is some pairs of panels (32 rows of the matrix) for all tokens: threads take
+ * pieces until none is left, so that a slower one does less. */
 #include "backend/cpu/cpu_impl.h"
 
 enum {
     MATMUL_MANY_MAX = POOL_SERIES, /* matrices behind one barrier */
     PAIR_ROWS = 2 * PANEL_ROWS,
-    PIECES = 8,      /* of one matrix for each thread */
+    PIECES = 8,       /* of one matrix for each thread */
     PIECE_PAIRS = 16, /* at most: what is read again for each piece are the activations */
     FFN_TOKENS = 132, /* tokens of a gated block at a time, at most; */
     FFN_TILE = 12,    /* a multiple of the kernels' tiles */
@@ -256,11 +256,7 @@ void cpu_gated_ffn(struct backend *b, struct tensor *x, const struct gated_ffn *
     struct gated_job gated = {.cpu = c, .gate = gate, .up = up, .n = n};
     cpu_run(c, work_of(gate, n), gated_part, &gated);
     struct matmul_job job = {.cpu = c, .n_weights = 1};
-    job.m[0] = (struct matmul){.w = down,
-                               .q = c->gated,
-                               .y = x->data,
-                               .y_stride = (size_t)x->cols,
-                               .n = n,
-                               .add = true};
+    job.m[0] = (struct matmul){
+        .w = down, .q = c->gated, .y = x->data, .y_stride = (size_t)x->cols, .n = n, .add = true};
     cpu_run(c, work_of(down, n), matmul_part, &job);
 }

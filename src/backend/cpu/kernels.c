@@ -34,9 +34,11 @@ enum err kernels_select(const char *name, struct kernels *out, struct error *e)
     }
     kernels_ref(out);
     for (const struct isa *isa = kernels_isas; !ref_only && isa->name != NULL; isa++) {
-        if (isa->present()) {
+        if (isa->present() && (isa->numerics_id == NULL || isa == last)) {
             isa->fill(out);
             out->variant = isa->name;
+            if (isa->numerics_id != NULL)
+                out->numerics_id = isa->numerics_id;
         }
         if (isa == last)
             break;

@@ -29,13 +29,13 @@ enum {
 struct quant_group {
     int8_t codes[GROUP]; /* -127 … 127 */
     float scale;
-    float scaled_sum; /* f32(sum of the codes) * scale, for formats with a minimum */
+    float scaled_sum;   /* f32(sum of the codes) * scale, for formats with a minimum */
     int32_t less_sum;   /* minus the sum of the codes, and of the first half of them, */
     int32_t less_first; /* for kernels that offset weights to unsigned */
 };
 
-/* y[t][r - first_row] = sum over k of W[r][k] x[t][k], for the rows r of some panels and all n tokens
- * t; with `add`, the sum is added to what stands there: y + sum, one rounding. */
+/* y[t][r - first_row] = sum over k of W[r][k] x[t][k], for the rows r of some panels and all n
+ * tokens t; with `add`, the sum is added to what stands there: y + sum, one rounding. */
 struct matmul {
     const struct packed *w;
     const float *x;              /* [n][n_cols]; float formats read it */
@@ -47,8 +47,11 @@ struct matmul {
     bool add;
 };
 
+#define NUMERICS_EXACT "exact-2" /* docs/numerics.md */
+
 struct kernels {
-    const char *variant; /* "ref", "avx2", … */
+    const char *variant;     /* "ref", "avx2", … */
+    const char *numerics_id; /* which definition of the bits they keep */
 
     /* Quantise `n_groups` groups of GROUP consecutive values. */
     void (*quantise)(struct quant_group *q, const float *x, size_t n_groups);
@@ -78,7 +81,8 @@ struct kernels {
                             float *partials, size_t stride, int n_chunks);
 };
 
-/* `isa` as SHOAL_CPU: NULL or "" takes the best there is, else ref, avx2, avx512 or neon. Any other
+/* `isa` as SHOAL_CPU: NULL or "" takes the best exact ones there are, else ref, avx2, avx512,
+ * bf16dot or neon. Any other
  * word, or one that this processor lacks, is ERR_INVALID naming the expected and the found. */
 enum err kernels_select(const char *isa, struct kernels *out, struct error *e);
 
@@ -86,15 +90,19 @@ enum err kernels_select(const char *isa, struct kernels *out, struct error *e);
 void kernels_names(char *text, size_t text_bytes);
 
 /* One instruction set of this architecture above plain C. The list, best last, ended by a NULL
- * name, is in the file that CMake chose: x86/isas_x86.c, isas_none.c. */
+ * name, is in the file that CMake chose: x86/isas_x86.c, isas_none.c. One with another arithmetic
+ * than the exact one says which, and its reference; it is only taken by name. */
 struct isa {
     const char *name;
     bool (*present)(void); /* the processor has it, and the operating system saves its registers */
     void (*fill)(struct kernels *k);
+    const char *numerics_id;             /* NULL: NUMERICS_EXACT */
+    void (*fill_ref)(struct kernels *k); /* its definition, over kernels_ref; NULL: that alone */
 };
 extern const struct isa kernels_isas[];
 
-void kernels_ref(struct kernels *k); /* every slot */
+void kernels_ref(struct kernels *k);         /* every slot */
+void kernels_ref_bf16dot(struct kernels *k); /* the slots in which "bf16dot-1" differs */
 
 /* s[0 … 15] summed in the order of every striped reduction: halves folded onto each other.
  * s is overwritten. */
@@ -112,8 +120,8 @@ static inline float section_tree(const float s[K_SECTIONS])
     return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
-/* How many of n tokens to take at a time: at most `max`, about equally many each time, and whole tiles
- * of `tile` but for the last. */
+/* How many of n tokens to take at a time: at most `max`, about equally many each time, and whole
+ * tiles of `tile` but for the last. */
 static inline int even_tokens(int n, int max, int tile)
 {
     int blocks = (n - 1) / max + 1, each = (n - 1) / blocks + 1;

@@ -444,13 +444,15 @@ static void time_products(const struct kernels *k)
 int main(int argc, char **argv)
 {
     bool timing = argc > 1 && strcmp(argv[1], "--time") == 0;
-    kernels_ref(&ref);
     for (const struct isa *isa = kernels_isas; isa->name != NULL; isa++) {
         if (!isa->present()) {
             printf("%-7s not on this processor\n", isa->name);
             continue;
         }
         struct kernels k;
+        kernels_ref(&ref);
+        if (isa->fill_ref != NULL)
+            isa->fill_ref(&ref);
         kernels_ref(&k);
         isa->fill(&k); /* this instruction set alone: a slot it leaves is ref's, equal to itself */
         k.variant = isa->name;

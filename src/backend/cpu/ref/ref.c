@@ -5,6 +5,7 @@ void kernels_ref(struct kernels *k)
 {
     *k = (struct kernels){
         .variant = "ref",
+        .numerics_id = NUMERICS_EXACT,
         .quantise = quantise_ref,
         .matmul = {[PACK_F32] = matmul_float_ref,
                    [PACK_F16] = matmul_float_ref,
@@ -22,4 +23,9 @@ void kernels_ref(struct kernels *k)
         .attention_chunk = attention_chunk_ref,
         .attention_merge = attention_merge_ref,
     };
+}
+
+void kernels_ref_bf16dot(struct kernels *k)
+{
+    k->matmul[PACK_BF16] = matmul_bf16dot_ref;
 }

@@ -228,7 +228,10 @@ static int token_block(const struct packed *w, int n)
 {
     size_t row_bytes = (size_t)(w->n_cols / GROUP) * sizeof(struct quant_group);
     size_t max = X_BYTES / row_bytes / TILE * TILE;
-    return even_tokens(n, max < 4 * TILE ? 4 * TILE : max > TOKENS_MAX ? TOKENS_MAX : (int)max,
+    return even_tokens(n,
+                       max < 4 * TILE     ? 4 * TILE
+                       : max > TOKENS_MAX ? TOKENS_MAX
+                                          : (int)max,
                        TILE);
 }
 

@@ -22,8 +22,14 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512vnni");
 }
 
+static bool has_bf16dot(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
 const struct isa kernels_isas[] = {
-    {"avx2", has_avx2, kernels_avx2},
-    {"avx512", has_avx512, kernels_avx512},
-    {NULL, NULL, NULL},
+    {"avx2", has_avx2, kernels_avx2, NULL, NULL},
+    {"avx512", has_avx512, kernels_avx512, NULL, NULL},
+    {"bf16dot", has_bf16dot, kernels_bf16dot, "bf16dot-1", kernels_ref_bf16dot},
+    {NULL, NULL, NULL, NULL, NULL},
 };

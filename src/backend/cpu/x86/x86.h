@@ -11,6 +11,7 @@ enum { TOKEN_BLOCK = 64 }; /* tokens whose activations stay in the second-level 
 
 void kernels_avx2(struct kernels *k);
 void kernels_avx512(struct kernels *k);
+void kernels_bf16dot(struct kernels *k); /* over kernels_avx512; another numerics_id */
 
 void quantise_avx2(struct quant_group *q, const float *x, size_t n_groups);
 void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n_cols);
