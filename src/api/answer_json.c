@@ -6,9 +6,14 @@
 
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
-void answer_totals_add(struct answer_totals *t, const struct request_timings *one)
+void answer_totals_add(struct answer_totals *t, const struct request_timings *one, bool again)
 {
-    t->n_prompt += one->n_prompt;
+    t->n_prompt += again ? 0 : one->n_prompt;
+    t->n_cached += again ? 0 : one->n_cached;
+    t->n_preempted += one->n_preempted;
+    t->n_guessed += one->n_guessed;
+    t->n_right += one->n_right;
+    t->stalled_us = MAX(t->stalled_us, one->stalled_us);
     t->n_output += one->n_output;
     t->n_decoded += one->n_output > 1 ? one->n_output - 1 : 0;
     t->queued_us = MAX(t->queued_us, one->queued_us);
@@ -28,18 +33,23 @@ static double per_second(int64_t n, time_us us)
 
 static json_t *timings_json(const struct answer_totals *t)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f}", "queued_ms", (double)t->queued_us / 1e3,
-                     "prefill_ms", (double)t->prefill_us / 1e3, "decode_ms",
-                     (double)t->decode_us / 1e3, "prefill_tok_s",
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "queued_ms",
+                     (double)t->queued_us / 1e3, "prefill_ms", (double)t->prefill_us / 1e3,
+                     "decode_ms", (double)t->decode_us / 1e3, "stalled_ms",
+                     (double)t->stalled_us / 1e3, "prefill_tok_s",
                      per_second(t->n_prompt, t->prefill_us), "decode_tok_s",
-                     per_second(t->n_decoded, t->decode_us));
+                     per_second(t->n_decoded, t->decode_us), "cached_tokens",
+                     (json_int_t)t->n_cached, "preempted", (json_int_t)t->n_preempted,
+                     "draft_tokens", (json_int_t)t->n_guessed, "draft_accepted_tokens",
+                     (json_int_t)t->n_right);
 }
 
 static json_t *usage_json(const struct answer_totals *t)
 {
-    return json_pack("{s:I, s:I, s:I}", "prompt_tokens", (json_int_t)t->n_prompt,
+    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", (json_int_t)t->n_prompt,
                      "completion_tokens", (json_int_t)t->n_output, "total_tokens",
-                     (json_int_t)(t->n_prompt + t->n_output));
+                     (json_int_t)(t->n_prompt + t->n_output), "prompt_tokens_details",
+                     "cached_tokens", (json_int_t)t->n_cached);
 }
 
 /* The members that every answer and chunk begins with; `choices` is taken. */

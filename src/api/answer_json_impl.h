@@ -23,12 +23,14 @@ struct answer {
 
 /* Sums over the choices of an answer, each time the longest. */
 struct answer_totals {
-    int64_t n_prompt, n_output;
-    time_us queued_us, prefill_us, decode_us;
+    int64_t n_prompt, n_cached, n_output; /* of the prompts, each once */
+    int64_t n_preempted, n_guessed, n_right;
+    time_us queued_us, prefill_us, decode_us, stalled_us;
     int64_t
         n_decoded; /* tokens after the first of each choice: those that decode_us was spent on */
 };
-void answer_totals_add(struct answer_totals *t, const struct request_timings *one);
+/* `again`: a choice whose prompt was counted with another one. */
+void answer_totals_add(struct answer_totals *t, const struct request_timings *one, bool again);
 
 /* "stop" or "length"; NULL for the ways of ending that are not an answer. */
 const char *finish_name(enum finish_reason finish);

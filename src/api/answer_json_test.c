@@ -24,11 +24,12 @@ static struct answer_totals two_choices(void)
 {
     struct answer_totals t = {0};
     struct request_timings a = {
-        .queued_us = 1000, .prefill_us = 2000, .decode_us = 500000, .n_prompt = 4, .n_output = 6};
+        .queued_us = 1000, .prefill_us = 2000, .decode_us = 500000, .stalled_us = 250,
+        .n_prompt = 4, .n_output = 6, .n_cached = 3, .n_guessed = 5, .n_right = 2};
     struct request_timings b = {
         .queued_us = 500, .prefill_us = 4000, .decode_us = 100000, .n_prompt = 2, .n_output = 1};
-    answer_totals_add(&t, &a);
-    answer_totals_add(&t, &b);
+    answer_totals_add(&t, &a, false);
+    answer_totals_add(&t, &b, false);
     return t;
 }
 
@@ -45,9 +46,12 @@ static void whole_answers(void **state)
         out.data,
         TEXT_HEAD "{\"index\":0,\"text\":\"a\\\"b\",\"logprobs\":null,\"finish_reason\":\"stop\"},"
                   "{\"index\":1,\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"length\"}],"
-                  "\"usage\":{\"prompt_tokens\":6,\"completion_tokens\":7,\"total_tokens\":13},"
+                  "\"usage\":{\"prompt_tokens\":6,\"completion_tokens\":7,\"total_tokens\":13,"
+                  "\"prompt_tokens_details\":{\"cached_tokens\":3}},"
                   "\"timings\":{\"queued_ms\":1.0,\"prefill_ms\":4.0,\"decode_ms\":500.0,"
-                  "\"prefill_tok_s\":1500.0,\"decode_tok_s\":10.0}}");
+                  "\"stalled_ms\":0.25,\"prefill_tok_s\":1500.0,\"decode_tok_s\":10.0,"
+                  "\"cached_tokens\":3,\"preempted\":0,\"draft_tokens\":5,"
+                  "\"draft_accepted_tokens\":2}}");
     strbuf_clear(&out);
     answer_append(&out, &chat_answer, choices, 1, &t);
     assert_non_null(strstr(out.data, "\"object\":\"chat.completion\""));
@@ -55,6 +59,19 @@ static void whole_answers(void **state)
                                      "\"assistant\",\"content\":\"a\\\"b\",\"refusal\":null},"
                                      "\"logprobs\":null,\"finish_reason\":\"stop\"}]"));
     strbuf_release(&out);
+}
+
+/* n > 1: the prompt of further choices was read and counted once. */
+static void a_prompt_counts_once(void **state)
+{
+    (void)state;
+    struct answer_totals t = {0};
+    struct request_timings one = {.n_prompt = 5, .n_output = 2, .n_cached = 4};
+    answer_totals_add(&t, &one, false);
+    answer_totals_add(&t, &one, true);
+    assert_int_equal(t.n_prompt, 5);
+    assert_int_equal(t.n_cached, 4);
+    assert_int_equal(t.n_output, 4);
 }
 
 static void no_time_is_no_speed(void **state)
@@ -90,7 +107,9 @@ static void chat_chunks(void **state)
     strbuf_clear(&out);
     answer_append_usage(&out, &chat_answer, &t);
     assert_string_equal(out.data, CHUNK_HEAD "],\"usage\":{\"prompt_tokens\":6,"
-                                             "\"completion_tokens\":7,\"total_tokens\":13}}\n\n");
+                                             "\"completion_tokens\":7,\"total_tokens\":13,"
+                                             "\"prompt_tokens_details\":{"
+                                             "\"cached_tokens\":3}}}\n\n");
     strbuf_release(&out);
 }
 
@@ -131,6 +150,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_answers),
+        cmocka_unit_test(a_prompt_counts_once),
         cmocka_unit_test(no_time_is_no_speed),
         cmocka_unit_test(chat_chunks),
         cmocka_unit_test(text_chunks),

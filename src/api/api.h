@@ -6,7 +6,7 @@
  *   api_server_fail        loading failed: /health and every request answer 503 with the reason
  *   api_server_stop        ends running answers, closes
  *
- * Routes: GET /v1/models, /v1/models/{id}, /health, /ready; POST /v1/completions and
+ * Routes: GET /v1/models, /v1/models/{id}, /health, /ready, /metrics; POST /v1/completions and
  * /v1/chat/completions, plain and streamed (server-sent events). Fields, errors and limits:
  * docs/api.md.
  *
@@ -24,6 +24,7 @@
 #include "engine/engine.h"
 #include "text/text.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,6 +45,14 @@ enum err api_server_start(const struct api_options *o, struct api_server **out, 
 const char *api_server_address(const struct api_server *s);
 int api_server_port(const struct api_server *s);
 
+/* What a stage of the ring did so far, for /metrics. */
+struct api_stage {
+    char node[264]; /* printable */
+    bool known;     /* it answered; if not, the rest means nothing */
+    uint64_t steps, rows, sent_bytes, received_bytes;
+    time_us busy_us;
+};
+
 struct api_model {
     struct engine *engine;
     const struct tokenizer *tokenizer;
@@ -52,6 +61,10 @@ struct api_model {
     int64_t created;                           /* Unix seconds */
     int max_context;                           /* positions, as given to the engine */
     int vocab; /* ids 0 … vocab-1 may be asked for in a prompt and in logit_bias */
+    /* NULL, or: ask the stages, at most `most`; answers how many there are. On a thread of the server,
+     * one call at a time; may take a moment. */
+    int (*stages)(void *context, struct api_stage *out, int most);
+    void *stages_context;
 };
 
 /* Serve this model; once per server. */

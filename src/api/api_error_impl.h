@@ -24,7 +24,8 @@
     X(FAULT_INTERNAL, 500, "server_error", "internal_error") \
     X(FAULT_LOADING, 503, "unavailable_error", "model_loading") \
     X(FAULT_ENGINE, 503, "unavailable_error", "engine_failed") \
-    X(FAULT_STOPPING, 503, "unavailable_error", "server_stopping")
+    X(FAULT_STOPPING, 503, "unavailable_error", "server_stopping") \
+    X(FAULT_DEADLINE, 504, "timeout_error", "deadline_exceeded")
 
 enum api_fault {
 #define FAULT_ENUM(name, status, type, code) name,

@@ -293,7 +293,7 @@ static void bad_bodies(void **state)
     post_error(completions, "", 400, "invalid_json", "empty");
     post_error(completions, "{\"prompt\": ", 400, "invalid_json", "line 1 column");
     post_error(chat, "{\"messages\": [], \"n\": 1}", 400, "invalid_value", "at least one message");
-    post_error(completions, "{\"prompt\": \"a\", \"n\": 2}", 400, "unsupported_parameter", "\"n\"");
+    post_error(completions, "{\"prompt\": \"a\", \"best_of\": 2}", 400, "unsupported_parameter", "\"best_of\"");
     post_error(completions, "{\"prompt\": \"a\", \"top_p\": 3}", 400, "invalid_value", "found 3");
     http_ask(at.port, "POST", completions, "Content-Type: text/plain\r\n", "{}", &a);
     assert_error(&a, 415, "unsupported_media_type", "text/plain");
@@ -407,7 +407,7 @@ static void plain_completion(void **state)
     assert_has(&a, "\"model\":\"tiny/letters\"");
     assert_has(&a, "\"text\":\"3.0 3.1 \"");
     assert_has(&a, "\"finish_reason\":\"length\"");
-    assert_has(&a, "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}");
+    assert_has(&a, "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5,");
     assert_has(&a, "\"timings\":{");
     http_answer_release(&a);
     const struct request_options *o = &at.engine->last;
@@ -448,8 +448,66 @@ static void several_prompts(void **state)
     assert_int_equal(a.status, 200);
     assert_has(&a, "{\"index\":0,\"text\":\"2.0 \"");
     assert_has(&a, "{\"index\":1,\"text\":\"4.0 \"");
-    assert_has(&a, "\"usage\":{\"prompt_tokens\":6,\"completion_tokens\":2,\"total_tokens\":8}");
+    assert_has(&a, "\"usage\":{\"prompt_tokens\":6,\"completion_tokens\":2,\"total_tokens\":8,");
     http_answer_release(&a);
+}
+
+static void several_choices(void **state)
+{
+    (void)state;
+    struct http_answer a;
+    post(completions,
+         "{\"prompt\": [\"a\", \"abc\"], \"max_tokens\": 1, \"n\": 2, \"priority\": -3, "
+         "\"deadline_ms\": 60000}",
+         &a);
+    assert_int_equal(a.status, 200);
+    assert_has(&a, "{\"index\":1,\"text\":\"2.0 \"");
+    assert_has(&a, "{\"index\":2,\"text\":\"4.0 \"");
+    assert_has(&a, "{\"index\":3,\"text\":\"4.0 \"");
+    assert_has(&a, "\"usage\":{\"prompt_tokens\":6,\"completion_tokens\":4,");
+    http_answer_release(&a);
+    assert_int_equal(at.engine->last.choice, 1); /* of the last prompt */
+    assert_int_equal(at.engine->last.priority, 3);
+    assert_int_equal(at.engine->last.deadline_us, 60000000);
+    post(chat, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"n\": 3}", &a);
+    assert_has(&a, "{\"index\":2,\"message\"");
+    http_answer_release(&a);
+    post(completions, "{\"prompt\": [\"a\", \"b\"], \"n\": 100}", &a);
+    assert_int_equal(a.status, 400);
+    assert_has(&a, "at most 128");
+    http_answer_release(&a);
+}
+
+static int one_stage(void *context, struct api_stage *out, int most)
+{
+    (void)context;
+    assert_true(most >= 1);
+    out[0] = (struct api_stage){.node = "lead", .known = true, .steps = 77};
+    return 1;
+}
+
+static void metrics(void **state)
+{
+    (void)state;
+    struct http_answer a;
+    start();
+    http_ask(at.port, "GET", "/metrics", NULL, NULL, &a);
+    assert_int_equal(a.status, 200);
+    assert_has(&a, "shoal_ready 0\n");
+    http_answer_release(&a);
+    at.model.stages = one_stage;
+    api_server_set_model(at.server, &at.model);
+    post(completions, "{\"prompt\": \"a\", \"max_tokens\": 1}", &a);
+    http_answer_release(&a);
+    http_ask(at.port, "GET", "/metrics", NULL, NULL, &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(http_header(&a, "Content-Type"),
+                        "text/plain; version=0.0.4; charset=utf-8");
+    assert_has(&a, "shoal_ready 1\n");
+    assert_has(&a, "shoal_requests_total 1\n");
+    assert_has(&a, "shoal_stage_steps_total{stage=\"0\",node=\"lead\"} 77\n");
+    http_answer_release(&a);
+    stop(NULL);
 }
 
 static void plain_chat(void **state)
@@ -636,6 +694,8 @@ int main(void)
         READY(plain_completion),
         READY(defaults_reach_the_engine),
         READY(several_prompts),
+        READY(several_choices),
+        cmocka_unit_test(metrics),
         READY(plain_chat),
         READY(streamed_chat),
         READY(streams_as_it_comes),

@@ -112,6 +112,19 @@ static bool read_top_k(struct completion_request *r, const struct field *f, cons
     return true;
 }
 
+/* Version 1 of mirostat is not there, under any number. */
+static bool read_mirostat(struct completion_request *r, const struct field *f,
+                          const json_t *value, struct api_error *e)
+{
+    char room[32];
+    if (!read_integer(r, f, value, e))
+        return false;
+    return r->sampling.mirostat != 1 ||
+           api_refuse(e, FAULT_INVALID, f->name,
+                      "\"mirostat\" must be 0 (off) or 2 (version 2), found %s",
+                      json_kind(value, room));
+}
+
 static bool read_flag(struct completion_request *r, const struct field *f, const json_t *value,
                       struct api_error *e)
 {
@@ -183,6 +196,40 @@ static bool read_stop(struct completion_request *r, const struct field *f, const
     json_array_foreach(value, i, string)
     {
         if (!add_stop(r, f, string, e))
+            return false;
+    }
+    return true;
+}
+
+static bool add_breaker(struct completion_request *r, const struct field *f, const json_t *value,
+                        struct api_error *e)
+{
+    if (!json_is_string(value))
+        return wrong_type(f, "an array of strings", value, e);
+    size_t bytes = json_string_length(value);
+    if (bytes == 0 || bytes > REQUEST_MAX_BREAKER_BYTES)
+        return api_refuse(e, FAULT_INVALID, f->name,
+                          "a string of \"%s\" must have 1 to %d bytes, found %zu", f->name,
+                          REQUEST_MAX_BREAKER_BYTES, bytes);
+    r->breakers[r->n_breakers++] = json_string_value(value);
+    return true;
+}
+
+static bool read_breakers(struct completion_request *r, const struct field *f,
+                          const json_t *value, struct api_error *e)
+{
+    if (!json_is_array(value))
+        return wrong_type(f, "an array of strings", value, e);
+    if (json_array_size(value) > REQUEST_MAX_BREAKERS)
+        return api_refuse(e, FAULT_INVALID, f->name,
+                          "\"%s\" may have at most %d strings, found %zu", f->name,
+                          REQUEST_MAX_BREAKERS, json_array_size(value));
+    r->has_breakers = true;
+    size_t i;
+    const json_t *string;
+    json_array_foreach(value, i, string)
+    {
+        if (!add_breaker(r, f, string, e))
             return false;
     }
     return true;
@@ -380,12 +427,26 @@ static const struct field fields[] = {
     {"top_p", BOTH, .read = read_number, AT(sampling.top_p), .min = 0, .max = 1, .above_min = true},
     {"top_k", BOTH, .read = read_top_k, AT(sampling.top_k), .min = -1, .max = INT_MAX},
     NUMBER("min_p", sampling.min_p, 0, 1),
+    {"typical_p", BOTH, .read = read_number, AT(sampling.typical_p), .max = 1, .above_min = true},
+    NUMBER("xtc_probability", sampling.xtc_probability, 0, 1),
+    NUMBER("xtc_threshold", sampling.xtc_threshold, 0, 1),
+    NUMBER("dry_multiplier", sampling.dry_multiplier, 0, 100),
+    NUMBER("dry_base", sampling.dry_base, 1, 100),
+    INTEGER("dry_allowed_length", sampling.dry_allowed_length, 1, INT_MAX),
+    INTEGER("dry_penalty_last_n", sampling.dry_penalty_last_n, -1, INT_MAX),
+    {"dry_sequence_breakers", BOTH, .read = read_breakers},
+    {"mirostat", BOTH, .read = read_mirostat, AT(sampling.mirostat), .min = 0, .max = 2},
+    NUMBER("mirostat_tau", sampling.mirostat_tau, 0, 100),
+    NUMBER("mirostat_eta", sampling.mirostat_eta, 0, 1),
     NUMBER("repetition_penalty", sampling.repetition_penalty, 0.001f, 1000),
     NUMBER("repeat_penalty", sampling.repetition_penalty, 0.001f, 1000),
     NUMBER("presence_penalty", sampling.presence_penalty, -2, 2),
     NUMBER("frequency_penalty", sampling.frequency_penalty, -2, 2),
     INTEGER("penalty_last_n", sampling.penalty_last_n, -1, INT_MAX),
     INTEGER("repeat_last_n", sampling.penalty_last_n, -1, INT_MAX),
+    INTEGER("n", n, 1, REQUEST_MAX_CHOICES),
+    INTEGER("priority", priority, -1000000, 1000000),
+    INTEGER("deadline_ms", deadline_ms, 1, 1000000000),
     {"logit_bias", BOTH, .read = read_logit_bias, .min = -100, .max = 100},
     {"seed", BOTH, .read = read_seed},
     {"stop", BOTH, .read = read_stop},
@@ -396,7 +457,6 @@ static const struct field fields[] = {
     {"safety_identifier", ROUTE_CHAT, .read = read_note},
     {"prompt_cache_key", ROUTE_CHAT, .read = read_note},
     {"metadata", ROUTE_CHAT, .read = read_metadata},
-    NOT_YET("n", BOTH, is_one, "1"),
     NOT_YET("best_of", ROUTE_COMPLETIONS, is_one, "1"),
     NOT_YET("echo", ROUTE_COMPLETIONS, is_false, "false"),
     NOT_YET("suffix", ROUTE_COMPLETIONS, is_empty_text, "\"\""),
@@ -469,6 +529,11 @@ static bool check_whole(const struct completion_request *r, struct api_error *e)
     if (r->route == ROUTE_CHAT && r->variables == NULL)
         return api_refuse(e, FAULT_INVALID, "messages",
                           "\"messages\" is missing: expected an array of messages");
+    if (r->n_prompts > 0 && r->n > REQUEST_MAX_CHOICES / r->n_prompts)
+        return api_refuse(e, FAULT_INVALID, "n",
+                          "\"n\" times the number of prompts must be at most %d, found %d for each of "
+                          "%d prompts",
+                          REQUEST_MAX_CHOICES, r->n, r->n_prompts);
     if (r->has_stream_options && !r->stream)
         return api_refuse(e, FAULT_INVALID, "stream_options",
                           "\"stream_options\" needs \"stream\": true");
@@ -492,7 +557,7 @@ bool completion_request_parse(struct completion_request *r, enum request_route r
 {
     enum { MAX_IGNORED_BYTES = 1024, MAX_MEMORY = 64 << 20 };
     *r = (struct completion_request){
-        .route = route, .vocab = vocab, .max_tokens = MAX_TOKENS_ABSENT};
+        .route = route, .vocab = vocab, .max_tokens = MAX_TOKENS_ABSENT, .n = 1};
     r->sampling = SAMPLING_GREEDY;
     r->sampling.temperature = 1; /* OpenAI's default */
     strbuf_init(&r->ignored, MAX_IGNORED_BYTES);

@@ -213,6 +213,54 @@ static void stop_strings(void **state)
     assert_refused(ROUTE_CHAT, big, "stop", "found 1025");
 }
 
+static void every_sampler_setting(void **state)
+{
+    (void)state;
+    take(ROUTE_CHAT, "\"typical_p\": 0.9, \"xtc_probability\": 0.5, \"xtc_threshold\": 0.2, "
+                     "\"dry_multiplier\": 0.8, \"dry_base\": 2, \"dry_allowed_length\": 3, "
+                     "\"dry_penalty_last_n\": 512, \"dry_sequence_breakers\": [\"\\n\", \"ab\"], "
+                     "\"mirostat\": 2, \"mirostat_tau\": 4, \"mirostat_eta\": 0.3");
+    const struct sampling *s = &request.sampling;
+    assert_true(s->typical_p == 0.9f && s->xtc_probability == 0.5f && s->xtc_threshold == 0.2f);
+    assert_true(s->dry_multiplier == 0.8f && s->dry_base == 2);
+    assert_int_equal(s->dry_allowed_length, 3);
+    assert_int_equal(s->dry_penalty_last_n, 512);
+    assert_true(request.has_breakers);
+    assert_int_equal(request.n_breakers, 2);
+    assert_string_equal(request.breakers[0], "\n");
+    assert_string_equal(request.breakers[1], "ab");
+    assert_int_equal(s->mirostat, 2);
+    assert_true(s->mirostat_tau == 4 && s->mirostat_eta == 0.3f);
+    assert_int_equal(sampling_check(s, VOCAB, NULL), OK);
+    release();
+    take(ROUTE_CHAT, "\"dry_sequence_breakers\": []");
+    assert_true(request.has_breakers && request.n_breakers == 0);
+    release();
+    take(ROUTE_CHAT, "\"dry_sequence_breakers\": null");
+    assert_false(request.has_breakers);
+    release();
+    static const struct {
+        const char *field, *param, *part;
+    } cases[] = {
+        {"\"typical_p\": 0", "typical_p", "above 0"},
+        {"\"xtc_probability\": 2", "xtc_probability", "at most 1"},
+        {"\"xtc_threshold\": -1", "xtc_threshold", "at least 0"},
+        {"\"dry_multiplier\": -1", "dry_multiplier", "at least 0"},
+        {"\"dry_base\": 0.5", "dry_base", "at least 1"},
+        {"\"dry_allowed_length\": 0", "dry_allowed_length", "at least 1"},
+        {"\"dry_penalty_last_n\": -2", "dry_penalty_last_n", "at least -1"},
+        {"\"dry_sequence_breakers\": \"a\"", "dry_sequence_breakers", "an array of strings"},
+        {"\"dry_sequence_breakers\": [1]", "dry_sequence_breakers", "an array of strings"},
+        {"\"dry_sequence_breakers\": [\"\"]", "dry_sequence_breakers", "1 to 64 bytes, found 0"},
+        {"\"mirostat\": 1", "mirostat", "0 (off) or 2 (version 2), found 1"},
+        {"\"mirostat\": 3", "mirostat", "at most 2"},
+        {"\"mirostat_tau\": 101", "mirostat_tau", "at most 100"},
+        {"\"mirostat_eta\": 1.5", "mirostat_eta", "at most 1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_refused(ROUTE_CHAT, cases[i].field, cases[i].param, cases[i].part);
+}
+
 static void logit_bias(void **state)
 {
     (void)state;
@@ -293,7 +341,6 @@ static void fields_not_yet_supported(void **state)
         enum request_route routes;
         const char *name, *harmless, *refused;
     } cases[] = {
-        {ROUTE_COMPLETIONS | ROUTE_CHAT, "n", "1", "2"},
         {ROUTE_COMPLETIONS, "best_of", "1", "3"},
         {ROUTE_COMPLETIONS, "echo", "false", "true"},
         {ROUTE_COMPLETIONS, "suffix", "\"\"", "\"x\""},
@@ -428,6 +475,7 @@ int main(void)
         cmocka_unit_test(edges_of_ranges_are_inside),
         cmocka_unit_test(null_is_absent),
         cmocka_unit_test(stop_strings),
+        cmocka_unit_test(every_sampler_setting),
         cmocka_unit_test(logit_bias),
         cmocka_unit_test(prompts),
         cmocka_unit_test(bad_prompts),

@@ -116,13 +116,18 @@ static bool submit_choice(struct exchange *x, const struct completion_request *r
     struct token_list ids = {0};
     struct error reason;
     bool good = r->route == ROUTE_CHAT ? encode_chat(m, r->variables, &ids, e)
-                                       : encode_prompt(m, &r->prompts[choice_i], &ids, e);
+                                       : encode_prompt(m, &r->prompts[choice_i / r->n], &ids, e);
     if (good) {
         struct request_options o = {
             .prompt = (const int32_t *)ids.ids,
             .n_prompt = (int)ids.n,
             .max_tokens = r->max_tokens,
             .sampling = r->sampling,
+            .breakers = r->has_breakers ? r->breakers : NULL,
+            .n_breakers = r->n_breakers,
+            .choice = (uint32_t)(choice_i % r->n),
+            .priority = -r->priority,
+            .deadline_us = (time_us)r->deadline_ms * 1000,
             .ignore_eos = r->ignore_eos,
             .stop = r->stop,
             .n_stop = r->n_stop,
@@ -159,7 +164,8 @@ static void begin_answer(struct exchange *x, const struct completion_request *r)
                                 .model = x->server->model.id,
                                 .created = clock_unix_s()};
     x->stream = r->stream;
-    x->n_choices = chat ? 1 : r->n_prompts;
+    x->n_each = r->n;
+    x->n_choices = (chat ? 1 : r->n_prompts) * r->n;
 }
 
 static bool check_model(const struct exchange *x, const struct completion_request *r,

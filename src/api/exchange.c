@@ -171,19 +171,20 @@ static enum MHD_Result reply(struct exchange *x, unsigned status, const char *ty
     return result;
 }
 
-enum MHD_Result reply_text(struct exchange *x, unsigned status, struct strbuf *json)
+enum MHD_Result reply_text(struct exchange *x, unsigned status, const char *type,
+                           struct strbuf *text)
 {
-    if (json->failed) {
-        strbuf_release(json);
+    if (text->failed) {
+        strbuf_release(text);
         return MHD_NO; /* there is no memory even for saying so */
     }
-    size_t bytes = json->bytes;
-    char *text = strbuf_detach(json);
+    size_t bytes = text->bytes;
+    char *data = strbuf_detach(text);
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(bytes, text, MHD_RESPMEM_MUST_FREE);
+        MHD_create_response_from_buffer(bytes, data, MHD_RESPMEM_MUST_FREE);
     if (response == NULL)
-        free(text);
-    return reply(x, status, "application/json", response);
+        free(data);
+    return reply(x, status, type, response);
 }
 
 enum MHD_Result reply_json(struct exchange *x, unsigned status, json_t *value)
@@ -192,7 +193,7 @@ enum MHD_Result reply_json(struct exchange *x, unsigned status, json_t *value)
     strbuf_init(&text, OUT_MAX_BYTES);
     json_append(&text, value);
     strbuf_puts(&text, "\n");
-    return reply_text(x, status, &text);
+    return reply_text(x, status, "application/json", &text);
 }
 
 enum MHD_Result reply_error(struct exchange *x, const struct api_error *e)
@@ -213,6 +214,8 @@ static void failure_of(const struct exchange *x, const struct choice_state *c, s
         api_refuse(e, FAULT_STOPPING, NULL, "the server is stopping");
     else if (engine_failure(x->server->model.engine, &reason))
         api_refuse(e, FAULT_ENGINE, NULL, "%s", c->error.text);
+    else if (c->error.code == ERR_TIMEOUT)
+        api_refuse(e, FAULT_DEADLINE, NULL, "%s", c->error.text);
     else
         api_refuse(e, FAULT_INTERNAL, NULL, "%s", c->error.text);
 }
@@ -224,14 +227,14 @@ static bool is_good_end(const struct choice_state *c)
 
 static enum MHD_Result reply_choices(struct exchange *x)
 {
-    struct choice_state states[REQUEST_MAX_PROMPTS];
-    struct answer_choice choices[REQUEST_MAX_PROMPTS];
+    struct choice_state states[REQUEST_MAX_CHOICES];
+    struct answer_choice choices[REQUEST_MAX_CHOICES];
     const struct choice_state *bad = NULL;
     for (int i = 0; i < x->n_choices; i++) {
         generation_read(x->generation, i, &states[i]);
         choices[i] = (struct answer_choice){
             .text = states[i].text.data, .bytes = states[i].text.bytes, .finish = states[i].finish};
-        answer_totals_add(&x->totals, &states[i].timings);
+        answer_totals_add(&x->totals, &states[i].timings, i % x->n_each > 0);
         if (bad == NULL && !is_good_end(&states[i]))
             bad = &states[i];
     }
@@ -243,7 +246,7 @@ static enum MHD_Result reply_choices(struct exchange *x)
     for (int i = 0; i < x->n_choices; i++)
         strbuf_release(&states[i].text);
     strbuf_puts(&x->out, "\n");
-    return bad != NULL ? reply_error(x, &e) : reply_text(x, MHD_HTTP_OK, &x->out);
+    return bad != NULL ? reply_error(x, &e) : reply_text(x, MHD_HTTP_OK, "application/json", &x->out);
 }
 
 enum MHD_Result reply_whole(struct exchange *x)
@@ -267,7 +270,7 @@ static bool write_choice(struct exchange *x, int i, const struct choice_state *c
     }
     struct answer_choice delta = {c->text.data, c->text.bytes, c->finish};
     if (c->finish != FINISH_NONE) {
-        answer_totals_add(&x->totals, &c->timings);
+        answer_totals_add(&x->totals, &c->timings, i % x->n_each > 0);
         x->ended[i] = true;
         x->n_ended++;
     }

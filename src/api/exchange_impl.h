@@ -49,7 +49,8 @@ struct exchange {
     struct answer answer;
     struct answer_totals totals;
     int n_choices, n_ended;
-    bool ended[REQUEST_MAX_PROMPTS];
+    int n_each; /* choices of each prompt: the first n_each are of the first prompt, … */
+    bool ended[REQUEST_MAX_CHOICES];
     struct strbuf out; /* of a stream: bytes before `sent` are gone */
     size_t sent;
     bool finished;
@@ -74,7 +75,8 @@ void exchange_refuse(struct exchange *x, enum api_fault fault, const char *forma
 /* ---- answers; each ends the handler ---- */
 
 enum MHD_Result reply_json(struct exchange *x, unsigned status, json_t *value);       /* taken */
-enum MHD_Result reply_text(struct exchange *x, unsigned status, struct strbuf *json); /* emptied */
+enum MHD_Result reply_text(struct exchange *x, unsigned status, const char *type,
+                           struct strbuf *text); /* emptied */
 enum MHD_Result reply_error(struct exchange *x, const struct api_error *e);
 /* Of a generation: what it says as it comes, or all of it. */
 enum MHD_Result reply_stream(struct exchange *x);

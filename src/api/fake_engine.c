@@ -169,3 +169,10 @@ bool engine_failure(struct engine *g, struct error *reason)
         error_set(reason, ERR_UNREACHABLE, "node 2 is gone");
     return failed;
 }
+
+void engine_stats(struct engine *g, struct engine_stats *out)
+{
+    pthread_mutex_lock(&g->lock);
+    *out = (struct engine_stats){.requests = (uint64_t)g->n_submitted};
+    pthread_mutex_unlock(&g->lock);
+}

@@ -30,7 +30,7 @@ struct generation {
 struct generation *generation_new(struct engine *engine, int n_choices,
                                   const struct sleeper *sleeper)
 {
-    ASSERT(n_choices >= 1 && n_choices <= REQUEST_MAX_PROMPTS);
+    ASSERT(n_choices >= 1 && n_choices <= REQUEST_MAX_CHOICES);
     struct generation *g = calloc(1, sizeof *g + n_choices * sizeof g->choices[0]);
     if (g == NULL)
         return NULL;
@@ -161,7 +161,7 @@ void generation_read(struct generation *g, int choice_i, struct choice_state *ou
 
 void generation_cancel(struct generation *g, bool gone)
 {
-    uint64_t ids[REQUEST_MAX_PROMPTS];
+    uint64_t ids[REQUEST_MAX_CHOICES];
     int n = 0;
     pthread_mutex_lock(&g->lock);
     g->cancelled = true;

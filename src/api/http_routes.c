@@ -2,6 +2,11 @@
 #include "api/exchange_impl.h"
 
 #include "api/json_text_impl.h"
+#include "api/metrics_text_impl.h"
+#include "base/bounds.h"
+#include "base/panic.h"
+
+#include <stdlib.h>
 
 #include <string.h>
 
@@ -47,6 +52,29 @@ static enum MHD_Result handle_ready(struct exchange *x)
     return reply_json(x, MHD_HTTP_OK, json_pack("{s:s}", "status", "ready"));
 }
 
+/* Scrapers come every few seconds, one at a time: who asks the stages keeps others waiting. */
+static enum MHD_Result handle_metrics(struct exchange *x)
+{
+    static pthread_mutex_t asking = PTHREAD_MUTEX_INITIALIZER;
+    enum { MAX_BYTES = 1 << 20 };
+    const struct api_model *m = &x->server->model;
+    struct strbuf text;
+    strbuf_init(&text, MAX_BYTES);
+    if (atomic_load(&x->server->phase) != PHASE_READY) {
+        metrics_append(&text, NULL, NULL, 0);
+    } else {
+        struct engine_stats stats;
+        struct api_stage *stages = xcalloc(RING_MAX_STAGES, sizeof *stages);
+        engine_stats(m->engine, &stats);
+        pthread_mutex_lock(&asking);
+        int n = m->stages != NULL ? m->stages(m->stages_context, stages, RING_MAX_STAGES) : 0;
+        pthread_mutex_unlock(&asking);
+        metrics_append(&text, &stats, stages, n);
+        free(stages);
+    }
+    return reply_text(x, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", &text);
+}
+
 static const struct route routes[] = {
     {"/v1/models", false, "GET", true, handle_models},
     {"/v1/models/", true, "GET", true, handle_model},
@@ -54,6 +82,7 @@ static const struct route routes[] = {
     {"/v1/chat/completions", false, "POST", true, handle_chat},
     {"/health", false, "GET", false, handle_health},
     {"/ready", false, "GET", false, handle_ready},
+    {"/metrics", false, "GET", false, handle_metrics},
 };
 
 static bool takes_method(const struct route *r, const char *method)

@@ -16,8 +16,7 @@ struct lead_options lead_options_from(const struct lead_flags *f)
                                  .insecure = f->insecure};
 }
 
-/* What stage_i's process did and holds; false if it cannot be asked (any more). */
-static bool stats_of(struct lead *lead, int stage_i, struct node_stats *out)
+bool stage_stats(struct lead *lead, int stage_i, struct node_stats *out)
 {
     if (lead->pipeline == NULL)
         return false;
@@ -51,7 +50,7 @@ void print_ring(struct lead *lead)
         char layers[32];
         layers_text(&lead->plan.stages[i], layers);
         fprintf(stderr, "%-22s %-10s ", lead_stage_name(lead, i), layers);
-        if (!stats_of(lead, i, &s)) {
+        if (!stage_stats(lead, i, &s)) {
             fprintf(stderr, "%7.1f MB planned\n", (double)lead->plan.stages[i].bytes / 1e6);
             continue;
         }
@@ -70,7 +69,7 @@ json_t *ring_json(struct lead *lead)
         json_t *node = json_pack("{s:s, s:i, s:i, s:I}", "node", lead_stage_name(lead, i), "first",
                                  stage->first, "last", stage->last - 1, "planned_bytes",
                                  (json_int_t)stage->bytes);
-        if (stats_of(lead, i, &s))
+        if (stage_stats(lead, i, &s))
             json_object_update_new(
                 node, json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:b}", "weight_bytes",
                                 (json_int_t)s.weight_bytes, "kv_bytes", (json_int_t)s.kv_bytes,

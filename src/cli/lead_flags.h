@@ -50,6 +50,9 @@ struct lead_flags {
 /* Options of these flags; the caller adds model, sizes and progress. */
 struct lead_options lead_options_from(const struct lead_flags *f);
 
+/* What stage_i's process did and holds; false if it cannot be asked (any more). */
+bool stage_stats(struct lead *lead, int stage_i, struct node_stats *out);
+
 /* The ring as a table on stderr: who holds which layers, and for a loaded cluster what each did. */
 void print_ring(struct lead *lead);
 /* The same as a JSON array. */

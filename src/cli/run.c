@@ -3,21 +3,20 @@
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
+#include "cli/sampling_flags.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RUN_MAX_ROWS = 256 };
+enum { RUN_MAX_ROWS = 256, RUN_DRAFT = 8 };
 
 struct run_flags {
     struct lead_flags lead;
     const char *prompt;
     int n;
-    float temp, top_p, min_p, repeat_penalty;
-    int top_k;
-    uint64_t seed;
+    struct sampling sampling;
     bool seed_given, ignore_eos, json;
 };
 
@@ -125,17 +124,10 @@ static enum err report(struct lead *lead, const struct run_flags *f,
 static enum err generate(struct lead *lead, const struct run_flags *f,
                          const struct token_list *prompt, struct completion *c, struct error *e)
 {
-    struct sampling sampling = SAMPLING_GREEDY;
-    sampling.temperature = f->temp;
-    sampling.top_k = f->top_k;
-    sampling.top_p = f->top_p;
-    sampling.min_p = f->min_p;
-    sampling.repetition_penalty = f->repeat_penalty;
-    sampling.seed = f->seed;
     struct request_options request = {.prompt = (const int32_t *)prompt->ids,
                                       .n_prompt = (int)prompt->n,
                                       .max_tokens = f->n,
-                                      .sampling = sampling,
+                                      .sampling = f->sampling,
                                       .ignore_eos = f->ignore_eos,
                                       .on_event = on_event,
                                       .context = c};
@@ -195,6 +187,7 @@ static enum err run_prompt(const struct run_flags *f, struct modelfile *file,
     o.tokenizer = tokenizer;
     o.n_slots = 1;
     o.max_rows = RUN_MAX_ROWS;
+    o.max_draft = RUN_DRAFT;
     o.progress = show_progress;
     o.progress_context = "loading";
     struct lead lead;
@@ -221,19 +214,21 @@ static enum err run_prompt(const struct run_flags *f, struct modelfile *file,
 static enum err parse(int argc, char **argv, struct run_flags *f, const char **model,
                       struct error *e)
 {
+    struct sampling *s = &f->sampling;
     const struct flag table[] = {
         {"p", FLAG_STRING, &f->prompt, "TEXT", "the prompt (\"\": from BOS alone)"},
         {"n", FLAG_INT, &f->n, "N", "tokens to generate (default: until the end)", .min = 0,
          .max = SHAPE_MAX_CONTEXT},
-        {"temp", FLAG_FLOAT, &f->temp, "T", "temperature; 0 (default) is greedy", .max = 100},
-        {"top-k", FLAG_INT, &f->top_k, "K", "sample from the K best; 0: all", .max = 1 << 22},
-        {"top-p", FLAG_FLOAT, &f->top_p, "P", "… from the best with probability P together",
+        {"temp", FLAG_FLOAT, &s->temperature, "T", "temperature; 0 (default) is greedy", .max = 100},
+        {"top-k", FLAG_INT, &s->top_k, "K", "sample from the K best; 0: all", .max = 1 << 22},
+        {"top-p", FLAG_FLOAT, &s->top_p, "P", "… from the best with probability P together",
          .min = 1e-6, .max = 1},
-        {"min-p", FLAG_FLOAT, &f->min_p, "P", "… from those with P of the best's probability",
+        {"min-p", FLAG_FLOAT, &s->min_p, "P", "… from those with P of the best's probability",
          .max = 1},
-        {"repeat-penalty", FLAG_FLOAT, &f->repeat_penalty, "R", "repetition penalty; 1: none",
+        {"repeat-penalty", FLAG_FLOAT, &s->repetition_penalty, "R", "repetition penalty; 1: none",
          .min = 1e-3, .max = 100},
-        {"seed", FLAG_U64, &f->seed, "S", "of the random numbers (default: a random one)",
+        SAMPLING_FLAGS(*s),
+        {"seed", FLAG_U64, &s->seed, "S", "of the random numbers (default: a random one)",
          .given = &f->seed_given},
         {"ignore-eos", FLAG_BOOL, &f->ignore_eos, NULL, "go on after the end of text"},
         {"json", FLAG_BOOL, &f->json, NULL, "print one JSON object instead of the text"},
@@ -258,13 +253,13 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
 
 enum err verb_run(int argc, char **argv, struct error *e)
 {
-    struct run_flags f = {.n = -1, .top_p = 1, .repeat_penalty = 1};
+    struct run_flags f = {.n = -1, .sampling = SAMPLING_GREEDY};
     const char *model;
     enum err err = parse(argc, argv, &f, &model, e);
     if (err != OK)
         return err;
     if (!f.seed_given)
-        err = random_bytes(&f.seed, sizeof f.seed, e);
+        err = random_bytes(&f.sampling.seed, sizeof f.sampling.seed, e);
     if (err != OK)
         return err;
     struct modelfile *file;

@@ -7,20 +7,30 @@
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
+#include "engine/draft.h"
+#include "lead/profile.h"
 #include "rpc/address.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SERVE_MAX_ROWS = 512, SERVE_SLOTS = 16, WATCH_MS = 500 };
+enum { WATCH_MS = 500, MAX_FLIGHTS = 64 };
+
+/* Beside the profile: -1 where nothing was said. */
+struct size_flags {
+    int profile; /* enum profile */
+    int slots, max_rows, flights, max_itl_ms, draft, max_queued, kv_mb;
+    bool no_overlap, no_prefix_cache;
+};
 
 struct serve_flags {
     struct lead_flags lead;
     const char *listen, *model_id;
-    int slots, max_rows;
+    struct size_flags sizes;
 };
 
 struct service {
@@ -64,6 +74,29 @@ static void load_progress(uint64_t done_bytes, uint64_t total_bytes, void *conte
     }
 }
 
+/* The profile first, then what was said by itself. */
+static void apply_sizes(const struct size_flags *f, struct lead_options *o)
+{
+    profile_apply((enum profile)f->profile, o);
+    if (f->slots > 0)
+        o->n_slots = f->slots;
+    if (f->max_rows > 0)
+        o->max_rows = f->max_rows;
+    if (f->flights > 0 || f->no_overlap)
+        o->n_flights = f->no_overlap ? 1 : f->flights;
+    if (f->max_itl_ms >= 0) { /* a bound in milliseconds takes the place of a relative one */
+        o->max_itl_us = (time_us)f->max_itl_ms * 1000;
+        o->max_stretch = 0;
+    }
+    if (f->draft >= 0)
+        o->max_draft = f->draft;
+    if (f->max_queued > 0)
+        o->max_queued = f->max_queued;
+    if (f->kv_mb > 0)
+        o->kv_bytes = (uint64_t)f->kv_mb * 1000000;
+    o->no_reuse = f->no_prefix_cache;
+}
+
 static enum err load(const struct serve_flags *f, struct service *s, struct error *e)
 {
     enum err err = tokenizer_open(s->file, &s->tokenizer, e);
@@ -76,8 +109,7 @@ static enum err load(const struct serve_flags *f, struct service *s, struct erro
     struct lead_options o = lead_options_from(&f->lead);
     o.file = s->file;
     o.tokenizer = s->tokenizer;
-    o.n_slots = f->slots;
-    o.max_rows = f->max_rows;
+    apply_sizes(&f->sizes, &o);
     o.progress = load_progress;
     o.progress_context = "loading";
     err = lead_open(&o, &s->lead, e);
@@ -92,6 +124,30 @@ static void unload(struct service *s)
     chat_template_free(s->template);
     tokenizer_close(s->tokenizer);
     modelfile_close(s->file);
+}
+
+/* For /metrics. A ring that has failed is not asked: its nodes would be waited for. */
+static int ask_stages(void *context, struct api_stage *out, int most)
+{
+    struct lead *lead = context;
+    struct error reason;
+    bool failed = engine_failure(lead->engine, &reason);
+    int n = lead->plan.n_stages < most ? lead->plan.n_stages : most;
+    for (int i = 0; i < n; i++) {
+        struct node_stats s;
+        struct api_stage *stage = &out[i];
+        snprintf(stage->node, sizeof stage->node, "%s", lead_stage_name(lead, i));
+        make_printable(stage->node);
+        stage->known = !failed && stage_stats(lead, i, &s);
+        if (!stage->known)
+            continue;
+        stage->steps = s.steps;
+        stage->rows = s.rows;
+        stage->busy_us = (time_us)s.busy_us;
+        stage->sent_bytes = s.sent_bytes;
+        stage->received_bytes = s.received_bytes;
+    }
+    return n;
 }
 
 /* Until SIGTERM or SIGINT, which the caller has blocked. A failed engine is told once; the server
@@ -123,12 +179,16 @@ static enum err serve(const struct serve_flags *f, struct service *s, struct api
                               .id = s->id,
                               .created = clock_unix_s(),
                               .max_context = s->lead.context,
-                              .vocab = s->lead.params.vocab};
+                              .vocab = s->lead.params.vocab,
+                              .stages = ask_stages,
+                              .stages_context = &s->lead};
     api_server_set_model(server, &model);
     if (s->lead.plan.n_stages > 1)
         print_ring(&s->lead);
+    struct engine_stats stats;
+    engine_stats(s->lead.engine, &stats);
     fprintf(stderr, "serving %s on http://%s (context %d, %d sequences)\n", s->id,
-            api_server_address(server), s->lead.context, f->slots);
+            api_server_address(server), s->lead.context, stats.n_slots);
     wait_for_signal(s, signals);
     return OK;
 }
@@ -136,13 +196,39 @@ static enum err serve(const struct serve_flags *f, struct service *s, struct api
 static enum err parse(int argc, char **argv, struct serve_flags *f, const char **model,
                       struct error *e)
 {
+    struct size_flags *z = &f->sizes;
     const struct flag table[] = {
         {"listen", FLAG_STRING, &f->listen, "H:P", "address (default 127.0.0.1:8100; port 0: any)"},
         {"model-id", FLAG_STRING, &f->model_id, "NAME", "the model's name in the API"},
-        {"slots", FLAG_INT, &f->slots, "N", "sequences at once (default 16)", .min = 1,
+        {"profile", FLAG_CHOICE, &z->profile, "NAME",
+         "sizes that suit a use: interactive (default), throughput or low-memory; each of the "
+         "following can be set beside it",
+         .choices = profile_names},
+        {"slots", FLAG_INT, &z->slots, "N", "sequences at once (16, 64, 4 by profile)", .min = 1,
          .max = SLOT_MAX},
-        {"batch", FLAG_INT, &f->max_rows, "N", "rows of one step (default 512)", .min = 1,
-         .max = STEP_MAX_ROWS},
+        {"batch", FLAG_INT, &z->max_rows, "N", "rows of one step (512, 1024, 128 by profile)",
+         .min = 1, .max = STEP_MAX_ROWS},
+        {"max-itl-ms", FLAG_INT, &z->max_itl_ms, "MS",
+         "the longest wait for the next token of a stream while prompts are computed; 0: any "
+         "(interactive, low-memory: not much over its usual time)",
+         .min = 0, .max = 3600000},
+        {"flights", FLAG_INT, &z->flights, "N",
+         "steps on their way through the ring at once (default: stages + 1)", .min = 1,
+         .max = MAX_FLIGHTS},
+        {"no-overlap", FLAG_BOOL, &z->no_overlap, NULL,
+         "one step at a time: for comparison and debugging"},
+        {"draft", FLAG_INT, &z->draft, "N",
+         "tokens guessed ahead from the text before; 0: none (8, 4, 8 by profile)", .min = 0,
+         .max = DRAFT_MAX},
+        {"kv-mb", FLAG_INT, &z->kv_mb, "MB",
+         "memory for keys and values, of all nodes together (default: a quarter, half, a tenth of "
+         "what is free, by profile)",
+         .min = 1, .max = INT_MAX},
+        {"queue", FLAG_INT, &z->max_queued, "N",
+         "requests that may wait; more are refused with 429 (128, 1024, 64 by profile)", .min = 1,
+         .max = 1 << 20},
+        {"no-prefix-cache", FLAG_BOOL, &z->no_prefix_cache, NULL,
+         "compute every prompt from its beginning"},
         LEAD_FLAGS(f->lead),
         CONTEXT_FLAG(f->lead),
         {0},
@@ -155,7 +241,11 @@ static enum err parse(int argc, char **argv, struct serve_flags *f, const char *
         1,
         1};
     int n_args;
-    return flags_parse(&usage, argc, argv, model, &n_args, e);
+    enum err err = flags_parse(&usage, argc, argv, model, &n_args, e);
+    if (err == OK && z->no_overlap && z->flights > 1)
+        return error_set(e, ERR_USAGE, "--no-overlap is --flights 1, found --flights %d",
+                         z->flights);
+    return err;
 }
 
 /* Other machines may reach the API only where the user said that they may. */
@@ -176,8 +266,14 @@ static enum err check_listen(const struct serve_flags *f, struct address *out, s
 
 enum err verb_serve(int argc, char **argv, struct error *e)
 {
-    struct serve_flags f = {
-        .listen = "127.0.0.1:8100", .slots = SERVE_SLOTS, .max_rows = SERVE_MAX_ROWS};
+    struct serve_flags f = {.listen = "127.0.0.1:8100",
+                            .sizes = {.slots = -1,
+                                      .max_rows = -1,
+                                      .flights = -1,
+                                      .max_itl_ms = -1,
+                                      .draft = -1,
+                                      .max_queued = -1,
+                                      .kv_mb = -1}};
     struct service s = {0};
     struct api_server *server;
     const char *model;

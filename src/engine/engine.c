@@ -20,7 +20,7 @@
 #include <string.h>
 
 enum {
-    IDLE_LOOK_US = 500 * 1000,   /* a ring with links is looked at this often when idle */
+    IDLE_LOOK_US = 500 * 1000,   /* when idle, ring and accounts are looked at this often */
     WAIT_FREE_FLIGHT_US = 1000,  /* collecting, while a new request could start at once */
     WAIT_FULL_US = 20 * 1000,    /* collecting, while nothing could */
 };
@@ -374,9 +374,7 @@ static time_us idle_time(const struct engine *g)
 {
     struct schedule_counts counts;
     schedule_count(g->schedule, &counts);
-    if (counts.waiting + counts.running + counts.in_flight > 0)
-        return 0;
-    return pipeline_n_stages(g->options.pipeline) == 1 ? -1 : IDLE_LOOK_US;
+    return counts.waiting + counts.running + counts.in_flight > 0 ? 0 : IDLE_LOOK_US;
 }
 
 /* Handle all messages that are there; true when the engine is to stop. */
@@ -396,8 +394,10 @@ static bool take_messages(struct engine *g)
         else
             start_request(g, message);
     }
-    if (idle)
+    if (idle) {
         g->counts.idle_us += clock_now_us() - begin;
+        publish(g);
+    }
     end_overdue(g);
     return stopping;
 }

@@ -26,7 +26,7 @@ static uint64_t kv_budget(const struct lead_options *o, const struct lead *lead)
     for (int i = 0; lead->cluster != NULL && i < cluster_n_nodes(lead->cluster); i++)
         if (!size_add(free_bytes, cluster_node(lead->cluster, i)->memory_free_bytes, &free_bytes))
             free_bytes = UINT64_MAX; /* nodes say what they like */
-    return free_bytes / 4;
+    return (uint64_t)((double)free_bytes * (o->kv_share > 0 ? o->kv_share : 0.25f));
 }
 
 static enum err make_plan(const struct lead_options *o, struct lead *lead, struct error *e)
@@ -230,6 +230,13 @@ static enum err load_all(const struct lead_options *o, struct lead *lead, uint64
     return err != OK ? err : own_err;
 }
 
+/* Room for the engine's flights in every inbox. */
+static int n_credits(const struct lead_options *o, const struct lead *lead)
+{
+    int usual = lead->plan.n_stages + SPARE_CREDITS;
+    return o->n_flights + 1 > usual ? o->n_flights + 1 : usual;
+}
+
 static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64_t epoch,
                          struct error *e)
 {
@@ -237,7 +244,7 @@ static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64
                                     .hidden = lead->params.hidden,
                                     .n_stages = lead->plan.n_stages,
                                     .first_layer = own_part(lead).first,
-                                    .credits = lead->plan.n_stages + SPARE_CREDITS,
+                                    .credits = n_credits(o, lead),
                                     .max_rows = o->max_rows,
                                     .epoch = epoch,
                                     .timeout_us = (time_us)RING_TIMEOUT_S * 1000000};
@@ -248,8 +255,14 @@ static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64
     return pipeline_new(&ring, &lead->pipeline, e);
 }
 
+/* The stores of this ring hold keys and values of one model in one type, and begin empty: a key that
+ * no other ring has stands for all of it. Nobody outside can guess it. */
 static enum err start_engine(const struct lead_options *o, struct lead *lead, struct error *e)
 {
+    uint64_t cache_key;
+    enum err err = random_bytes(&cache_key, sizeof cache_key, e);
+    if (err != OK)
+        return err;
     struct engine_options engine = {.pipeline = lead->pipeline,
                                     .tokenizer = o->tokenizer,
                                     .vocab = lead->params.vocab,
@@ -257,7 +270,14 @@ static enum err start_engine(const struct lead_options *o, struct lead *lead, st
                                     .n_blocks = lead->n_blocks,
                                     .n_slots = o->n_slots,
                                     .max_rows = o->max_rows,
-                                    .max_queued = 4 * o->n_slots + 64};
+                                    .n_flights = o->n_flights,
+                                    .max_queued =
+                                        o->max_queued > 0 ? o->max_queued : 4 * o->n_slots + 64,
+                                    .max_draft = o->max_draft,
+                                    .max_itl_us = o->max_itl_us,
+                                    .max_stretch = o->max_stretch,
+                                    .cache_key = cache_key,
+                                    .no_reuse = o->no_reuse};
     return engine_new(&engine, &lead->engine, e);
 }
 

@@ -70,7 +70,7 @@ def test_bad_values_name_the_field(server, field, value):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("n", 2), ("best_of", 2), ("echo", True), ("logprobs", 3), ("suffix", "the end"),
+    ("best_of", 2), ("echo", True), ("logprobs", 3), ("suffix", "the end"),
 ])
 def test_unsupported_fields_are_named(server, field, value):
     answer = post(server, {"prompt": "a", field: value})
