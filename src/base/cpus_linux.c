@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 1024, MAX_NODES = 256 };
+enum { PATH_BYTES = 1024 };
 
 /* ---- quotas ---- */
 
@@ -220,12 +220,16 @@ int cpus_places_under(const char *root, const bool allowed[CPUS_MAX], struct cpu
                       int max)
 {
     char path[PATH_BYTES];
-    bool left[CPUS_MAX], all[CPUS_MAX];
+    bool left[CPUS_MAX], all[CPUS_MAX], nodes[CPUS_MAX] = {false};
     int n = 0;
     memcpy(left, allowed, sizeof left);
     memset(all, true, sizeof all);
-    for (int node = 0; node < MAX_NODES; node++) { /* their numbers may have gaps */
+    snprintf(path, sizeof path, "%s/sys/devices/system/node/online", root);
+    read_list(path, nodes); /* a kernel without nodes has no such file */
+    for (int node = 0; node < CPUS_MAX; node++) {
         bool in[CPUS_MAX] = {false};
+        if (!nodes[node])
+            continue;
         snprintf(path, sizeof path, "%s/sys/devices/system/node/node%d/cpulist", root, node);
         if (read_list(path, in))
             n = place(root, node, in, left, allowed, out, n, max);

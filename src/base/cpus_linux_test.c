@@ -172,6 +172,7 @@ static void without_topology_all_are_one_node(void **state)
 static void places_go_node_by_node_and_core_by_core(void **state)
 {
     char path[PATH_BYTES], siblings[32];
+    put(*state, "sys/devices/system/node/online", "0,2-3\n");
     put(*state, "sys/devices/system/node/node0/cpulist", "0-1,4-5\n");
     put(*state, "sys/devices/system/node/node2/cpulist", "2-3,6-7\n");
     put(*state, "sys/devices/system/node/node3/cpulist", "\n"); /* memory without processors */
