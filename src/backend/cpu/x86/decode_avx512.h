@@ -49,25 +49,44 @@ FORCE_INLINE void decode_q4_0(struct group *r, const uint8_t *block, int pair)
     r->scale[0] = halves_at(block + pair * 2 * PANEL_ROWS);
 }
 
-/* Bytes 0 … 63 to floats. */
-FORCE_INLINE __m512 small_floats(__m128i bytes)
+/* The scales and minima of a block of Q4_K, 0 … 63 each. */
+struct q4_k_scales {
+    _Alignas(64) uint8_t scale[8][PANEL_ROWS], min[8][PANEL_ROWS];
+};
+
+FORCE_INLINE void unpack_q4_k_scales(struct q4_k_scales *s, const uint8_t *block)
 {
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+    const __m512i four = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
+    /* Bytes of `high` hold groups 2j (low nibble) and 2j + 1: make them [group][row] as `low` is.
+     */
+    const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+    const __m512i second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+    __m512i high = _mm512_load_si512(block + Q4_K_HIGH_AT);
+    __m512i even = _mm512_slli_epi16(high, 4); /* bits 4, 5: scale, 6, 7: minimum */
+    UNROLL
+    for (int half = 0; half < 2; half++) {
+        __m512i low = _mm512_load_si512(block + Q4_K_LOW_AT + 64 * half);
+        __m512i top = _mm512_permutex2var_epi64(even, half ? second : first, high);
+        __m512i scale = _mm512_or_si512(_mm512_and_si512(low, four), _mm512_and_si512(top, two));
+        __m512i min = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(low, 4), four),
+                                      _mm512_and_si512(_mm512_srli_epi16(top, 2), two));
+        _mm512_store_si512(s->scale[4 * half], scale);
+        _mm512_store_si512(s->min[4 * half], min);
+    }
 }
 
-FORCE_INLINE void decode_q4_k(struct group *r, const uint8_t *block, int g)
+/* Bytes 0 … 63 to floats. */
+FORCE_INLINE __m512 small_floats(const uint8_t *bytes)
 {
-    const __m128i four = _mm_set1_epi8(15), two = _mm_set1_epi8(0x30);
-    __m128i low = _mm_load_si128((const __m128i *)(block + Q4_K_LOW_AT + g * PANEL_ROWS));
-    __m128i high = _mm_load_si128((const __m128i *)(block + Q4_K_HIGH_AT + g / 2 * PANEL_ROWS));
-    __m128i nibble = g & 1 ? _mm_srli_epi16(high, 4) : high;
-    __m128i scale =
-        _mm_or_si128(_mm_and_si128(low, four), _mm_and_si128(_mm_slli_epi16(nibble, 4), two));
-    __m128i min = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(low, 4), four),
-                               _mm_and_si128(_mm_slli_epi16(nibble, 2), two));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)bytes)));
+}
+
+FORCE_INLINE void decode_q4_k(struct group *r, const uint8_t *block, const struct q4_k_scales *s,
+                              int g)
+{
     decode_nibbles(r, block + Q4_K_CODES_AT + g * Q4_GROUP_BYTES);
-    r->scale[0] = _mm512_mul_ps(halves_at(block), small_floats(scale));
-    r->min = _mm512_mul_ps(halves_at(block + 2 * PANEL_ROWS), small_floats(min));
+    r->scale[0] = _mm512_mul_ps(halves_at(block), small_floats(s->scale[g]));
+    r->min = _mm512_mul_ps(halves_at(block + 2 * PANEL_ROWS), small_floats(s->min[g]));
 }
 
 FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *block, int g)
@@ -92,18 +111,28 @@ FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *block, int g)
     }
 }
 
-/* Group g of a panel's blocks; `format` is a constant. */
-FORCE_INLINE void decode(struct group *r, const struct packed *w, const uint8_t *panel, size_t g,
+/* A block of a panel, with what all its groups need. */
+struct block {
+    const uint8_t *at;
+    struct q4_k_scales scales; /* Q4_K */
+};
+
+FORCE_INLINE void open_block(struct block *b, const uint8_t *at, const enum pack_format format)
+{
+    b->at = at;
+    if (format == PACK_Q4_K)
+        unpack_q4_k_scales(&b->scales, at);
+}
+
+/* Group i of a block; `format` is a constant. */
+FORCE_INLINE void decode(struct group *r, const struct block *b, int i,
                          const enum pack_format format)
 {
-    const size_t per_block = (size_t)pack_block(format) / GROUP;
-    const uint8_t *block = panel + g / per_block * w->block_bytes;
-    int i = (int)(g % per_block);
     switch (format) {
-    case PACK_Q8_0: decode_q8_0(r, block, i); break;
-    case PACK_Q4_0: decode_q4_0(r, block, i); break;
-    case PACK_Q4_K: decode_q4_k(r, block, i); break;
-    default: decode_q6_k(r, block, i); break;
+    case PACK_Q8_0: decode_q8_0(r, b->at, i); break;
+    case PACK_Q4_0: decode_q4_0(r, b->at, i); break;
+    case PACK_Q4_K: decode_q4_k(r, b->at, &b->scales, i); break;
+    default: decode_q6_k(r, b->at, i); break;
     }
 }
 

@@ -171,9 +171,14 @@ FORCE_INLINE void k_block(const struct packed *w, const uint8_t *const panels[2]
     const size_t per_block = (size_t)pack_block(format) / GROUP;
     size_t bytes = (n_groups + per_block - 1) / per_block * w->block_bytes;
     size_t next = (g + n_groups) / per_block * w->block_bytes;
-    for (int p = 0; p < 2; p++)
-        for (size_t i = 0; i < n_groups; i++)
-            decode(&decoded[i].panel[p], w, panels[p], g + i, format);
+    for (int p = 0; p < 2; p++) {
+        for (size_t i = 0; i < n_groups; i += per_block) {
+            struct block block;
+            open_block(&block, panels[p] + (g + i) / per_block * w->block_bytes, format);
+            for (size_t j = 0; j < per_block && i + j < n_groups; j++)
+                decode(&decoded[i + j].panel[p], &block, (int)j, format);
+        }
+    }
     size_t n_tiles = (x->n - 1) / TILE + 1, tile_i = 0;
     for (size_t t = 0, n; t < x->n; t += n, tile_i++) {
         n = tile_tokens(x->n - t);

@@ -60,20 +60,24 @@ FORCE_INLINE void add_blocks(__m512 acc[FEW], const struct packed *w, const uint
                              size_t begin, size_t end, const struct quant_group *x, size_t stride,
                              const int n, const enum pack_format format)
 {
-    const size_t per_block = (size_t)pack_block(format) / GROUP;
-    for (size_t pair = begin * per_block / 2; pair < end * per_block / 2; pair++) {
-        UNROLL
-        for (size_t i = 0; i < 2; i++) {
-            size_t g = 2 * pair + i;
-            if (g >= stride) /* the last block may be half */
-                break;
-            struct group r;
-            decode(&r, w, panel, g, format);
-            if (n > 2)
-                prefetch(panel, g, format);
+    const int per_block = pack_block(format) / GROUP;
+    for (size_t b = begin; b < end; b++) {
+        struct block block;
+        open_block(&block, panel + b * w->block_bytes, format);
+        for (int pair = 0; pair < per_block; pair += 2) {
             UNROLL
-            for (int t = 0; t < n; t++)
-                acc[t] = add_group(acc[t], &r, x + t * stride + g, format);
+            for (int i = pair; i < pair + 2; i++) {
+                size_t g = b * per_block + i;
+                if (g >= stride) /* the last block may be half */
+                    break;
+                struct group r;
+                decode(&r, &block, i, format);
+                if (n > 2)
+                    prefetch(panel, g, format);
+                UNROLL
+                for (int t = 0; t < n; t++)
+                    acc[t] = add_group(acc[t], &r, x + t * stride + g, format);
+            }
         }
     }
 }
