@@ -7,8 +7,8 @@
  * whole vectors (the padding never reaches a result):
  *
  *   f16, f32   keys [head_size][16], values [16][padded]
- *   q8         keys codes [head_size][16], scales [groups][16]; values codes [16][padded],
- *              scales [16][groups]; int8 codes, f32 scales, KV_GROUP dimensions to a group */
+ *   q8         codes as int8 like these, each followed by its scales, f32 [groups][16], KV_GROUP
+ *              dimensions to a group */
 #ifndef SHOAL_BACKEND_CPU_ATTENTION_H
 #define SHOAL_BACKEND_CPU_ATTENTION_H
 
@@ -111,9 +111,9 @@ static inline struct partial partial_at(float *memory, int n_queries)
 static inline size_t attention_scratch_floats(const struct kv_layout *l)
 {
     size_t padded = (size_t)l->padded;
+    size_t block = KV_BLOCK_TOKENS * (padded + (size_t)l->n_groups);
     return ATTENTION_QUERIES * padded + ATTENTION_QUERIES * ATTENTION_CHUNK +
-           2 * partial_floats(ATTENTION_QUERIES, l->padded) +
-           EXPANDED_BLOCKS * KV_BLOCK_TOKENS * padded;
+           2 * partial_floats(ATTENTION_QUERIES, l->padded) + EXPANDED_BLOCKS * block;
 }
 
 #endif

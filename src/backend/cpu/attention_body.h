@@ -31,10 +31,9 @@ struct work {
     int kv_head;
     int n_queries;
     int n_positions; /* of the last row */
-    bool expand;
-    float *q;       /* group after group (group_size): [head_size][queries of the group] */
-    float *weights; /* [n_queries][ATTENTION_CHUNK]; scores first */
-    uint8_t *space; /* EXPANDED_BLOCKS of keys or values as f32 */
+    float *q;        /* group after group (group_size): [head_size][queries of the group] */
+    float *weights;  /* [n_queries][ATTENTION_CHUNK]; scores first */
+    float *space;    /* EXPANDED_BLOCKS of keys or values as f32 */
     /* Of the current chunk: */
     int n_blocks;
     int seen[ATTENTION_QUERIES]; /* its positions that a query sees, may be negative; ascending */
@@ -53,6 +52,13 @@ FORCE_INLINE int span_of(const int n)
     return LANES_SUMS / n >= 4 ? 4 : LANES_SUMS / n >= 2 ? 2 : 1;
 }
 
+/* How blocks lie where they are read: in the store, or expanded. Always a constant. */
+struct form {
+    enum kv_type type; /* of elements */
+    bool scaled;       /* elements are codes, scales follow */
+    bool fetch;        /* blocks ahead */
+};
+
 FORCE_INLINE size_t element_bytes(const enum kv_type type)
 {
     return type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1;
@@ -63,87 +69,117 @@ FORCE_INLINE int least(int a, int b)
     return a < b ? a : b;
 }
 
-/* Dimension d of a block's keys: 16 positions. */
-FORCE_INLINE struct lanes load_key(const uint8_t *keys, const struct kv_layout *l, int d,
-                                   const enum kv_type type)
+/* 16 elements from element i of an array: numbers, or the codes of a q8 store. */
+FORCE_INLINE struct lanes load(const uint8_t *array, size_t i, const enum kv_type type)
 {
-    const uint8_t *at = keys + (size_t)d * LANES * element_bytes(type);
-    if (type == KV_F32)
-        return lanes_load((const float *)(const void *)at);
-    if (type == KV_F16)
-        return lanes_load_f16(at);
-    const uint8_t *scales = keys + (size_t)l->head_size * LANES;
-    const void *scale = scales + (size_t)(d / KV_GROUP) * LANES * sizeof(float);
-    return lanes_mul(lanes_load_i8(at), lanes_load(scale));
+    const void *at = array + i * element_bytes(type);
+    return type == KV_F32   ? lanes_load(at)
+           : type == KV_F16 ? lanes_load_f16(at)
+                            : lanes_load_i8(at);
 }
 
-/* Dimensions from d, a multiple of 16, of position p of a block's values. */
-FORCE_INLINE struct lanes load_value(const uint8_t *values, const struct kv_layout *l, int p, int d,
-                                     const enum kv_type type)
+/* The scales of a group of dimensions at a block's positions, which follow its n elements. */
+FORCE_INLINE struct lanes load_scales(const uint8_t *block, int n, int group,
+                                      const enum kv_type type)
 {
-    const uint8_t *at = values + ((size_t)p * l->padded + d) * element_bytes(type);
-    if (type == KV_F32)
-        return lanes_load((const float *)(const void *)at);
-    if (type == KV_F16)
-        return lanes_load_f16(at);
-    const uint8_t *scales = values + (size_t)l->padded * LANES;
-    const float *scale = (const float *)(const void *)scales + p * l->n_groups + d / KV_GROUP;
-    return lanes_mul(lanes_load_i8(at), lanes_all(*scale));
+    const void *scales = block + (size_t)n * element_bytes(type);
+    return lanes_load((const float *)scales + (size_t)group * LANES);
 }
 
 /* --- scores --- */
 
-/* Scores of n_q queries at the positions of n_b blocks. */
-FORCE_INLINE void score_span(const struct work *w, float *scores, const float *q,
-                             const uint8_t *const *blocks, const uint8_t *const *ahead,
-                             const int n_q, const int n_b, const enum kv_type type,
-                             const bool fetch)
+struct sums {
+    struct lanes v[LANES_TILE][SPAN];
+};
+
+FORCE_INLINE void clear(struct sums *s, const int n_q, const int n_v)
 {
-    const struct kv_layout *l = &w->layout;
-    const int fetched = n_b * LANES * (int)element_bytes(type); /* bytes per dimension */
-    struct lanes sums[LANES_TILE][SPAN];
     UNROLL
     for (int i = 0; i < n_q; i++) {
         UNROLL
-        for (int b = 0; b < n_b; b++)
-            sums[i][b] = lanes_zero();
+        for (int j = 0; j < n_v; j++)
+            s->v[i][j] = lanes_zero();
     }
-    for (int part = 0; part < n_b; part++) { /* in each, one block is fetched */
-        const int begin = l->head_size * part / n_b, end = l->head_size * (part + 1) / n_b;
-        const uint8_t *next = ahead[part];
-        for (int d = begin; d < end; d++, q += n_q) {
-            struct lanes keys[SPAN];
+}
+
+/* Add the products of dimensions [begin, end). `next`: what is fetched meanwhile. */
+FORCE_INLINE void score_dims(struct sums *s, const float *q, const uint8_t *const *blocks,
+                             const uint8_t *next, int begin, int end, const int n_q, const int n_b,
+                             const enum kv_type type, const bool fetch)
+{
+    const int fetched = n_b * LANES * (int)element_bytes(type); /* bytes per dimension */
+    for (int d = begin; d < end; d++) {
+        struct lanes keys[SPAN];
+        UNROLL
+        for (int b = 0; b < n_b; b++)
+            keys[b] = load(blocks[b], (size_t)d * LANES, type);
+        if (fetch) {
+            UNROLL
+            for (int line = 0; line < fetched; line += CACHE_LINE)
+                lanes_prefetch(next + line);
+            next += fetched;
+        }
+        UNROLL
+        for (int i = 0; i < n_q; i++) {
+            struct lanes x = lanes_all(q[d * n_q + i]);
             UNROLL
             for (int b = 0; b < n_b; b++)
-                keys[b] = load_key(blocks[b], l, d, type);
-            if (fetch) {
-                UNROLL
-                for (int line = 0; line < fetched; line += CACHE_LINE)
-                    lanes_prefetch(next + line);
-                next += fetched;
-            }
-            UNROLL
-            for (int i = 0; i < n_q; i++) {
-                struct lanes x = lanes_all(q[i]);
-                UNROLL
-                for (int b = 0; b < n_b; b++)
-                    sums[i][b] = lanes_fma(x, keys[b], sums[i][b]);
-            }
+                s->v[i][b] = lanes_fma(x, keys[b], s->v[i][b]);
         }
+    }
+}
+
+/* Add the products of a group of dimensions, by the scales of its positions. */
+FORCE_INLINE void score_scaled(struct sums *s, const struct kv_layout *l, const float *q,
+                               const uint8_t *const *blocks, const uint8_t *next, int group,
+                               const int n_q, const int n_b, const enum kv_type type,
+                               const bool fetch)
+{
+    struct sums part;
+    int begin = group * KV_GROUP, end = least(begin + KV_GROUP, l->head_size);
+    clear(&part, n_q, n_b);
+    score_dims(&part, q, blocks, next, begin, end, n_q, n_b, type, fetch);
+    UNROLL
+    for (int b = 0; b < n_b; b++) {
+        struct lanes scales = load_scales(blocks[b], l->head_size * LANES, group, type);
+        UNROLL
+        for (int i = 0; i < n_q; i++)
+            s->v[i][b] = lanes_fma(part.v[i][b], scales, s->v[i][b]);
+    }
+}
+
+/* Scores of n_q queries at the positions of n_b blocks. In each segment of the dimensions one of
+ * the blocks ahead (or a part of it) is fetched. */
+FORCE_INLINE void score_span(const struct work *w, float *scores, const float *q,
+                             const uint8_t *const *blocks, const uint8_t *const *ahead,
+                             const int n_q, const int n_b, const struct form form)
+{
+    const struct kv_layout *l = &w->layout;
+    const int n_segments = form.scaled ? l->n_groups : n_b;
+    struct sums sums;
+    clear(&sums, n_q, n_b);
+    for (int s = 0; s < n_segments; s++) {
+        const uint8_t *next = ahead[s * n_b / n_segments] +
+                              l->key_bytes * (size_t)(s * n_b % n_segments) / (size_t)n_segments;
+        if (form.scaled)
+            score_scaled(&sums, l, q, blocks, next, s, n_q, n_b, form.type, form.fetch);
+        else
+            score_dims(&sums, q, blocks, next, l->head_size * s / n_b, l->head_size * (s + 1) / n_b,
+                       n_q, n_b, form.type, form.fetch);
     }
     struct lanes scale = lanes_all(w->a->scale);
     UNROLL
     for (int i = 0; i < n_q; i++) {
         UNROLL
         for (int b = 0; b < n_b; b++)
-            lanes_store(scores + i * ATTENTION_CHUNK + b * LANES, lanes_mul(sums[i][b], scale));
+            lanes_store(scores + i * ATTENTION_CHUNK + b * LANES, lanes_mul(sums.v[i][b], scale));
     }
 }
 
 /* Scores of the group of n_q queries from i at n of the chunk's blocks from b. Where a span is not
  * full its last block is done again: those scores are never looked at. */
 FORCE_INLINE void score_group(struct work *w, int i, int b, int n, const uint8_t *const *blocks,
-                              const int n_q, const enum kv_type type, const bool fetch)
+                              const int n_q, const struct form form)
 {
     const int n_b = span_of(n_q);
     for (int from = 0; from < n; from += n_b) {
@@ -155,25 +191,25 @@ FORCE_INLINE void score_group(struct work *w, int i, int b, int n, const uint8_t
             ahead[j] = w->stream[b + block + AHEAD];
         }
         score_span(w, w->weights + (size_t)i * ATTENTION_CHUNK + (size_t)(b + from) * LANES,
-                   w->q + (size_t)i * w->layout.head_size, at, ahead, n_q, n_b, type, fetch);
+                   w->q + (size_t)i * w->layout.head_size, at, ahead, n_q, n_b, form);
     }
 }
 
 FORCE_INLINE void score_step(struct work *w, int b, int n, const uint8_t *const *blocks,
-                             const enum kv_type type, const bool fetch)
+                             const struct form form)
 {
     for (int i = 0, n_q; i < w->n_queries; i += n_q) {
         n_q = group_size(w->n_queries - i);
         if (w->seen[i + n_q - 1] <= b * LANES)
             continue;
         if (n_q == LANES_TILE)
-            score_group(w, i, b, n, blocks, LANES_TILE, type, fetch);
+            score_group(w, i, b, n, blocks, LANES_TILE, form);
         else if (n_q == 4)
-            score_group(w, i, b, n, blocks, 4, type, fetch);
+            score_group(w, i, b, n, blocks, 4, form);
         else if (n_q == 2)
-            score_group(w, i, b, n, blocks, 2, type, fetch);
+            score_group(w, i, b, n, blocks, 2, form);
         else
-            score_group(w, i, b, n, blocks, 1, type, fetch);
+            score_group(w, i, b, n, blocks, 1, form);
     }
 }
 
@@ -203,41 +239,40 @@ static void weigh(struct work *w, int i, struct partial *chunk)
 /* --- values --- */
 
 /* Add n_v vectors of dimensions from d of positions [begin, end), relative to `blocks`, to the
- * outputs of n_q queries; `fresh` outputs begin at 0. */
-FORCE_INLINE void value_span(const struct work *w, float *out, const float *weights,
-                             const uint8_t *const *blocks, const uint8_t *const *ahead, int d,
-                             int begin, int end, bool fresh, const int n_q, const int n_v,
-                             const enum kv_type type, const bool fetch)
+ * outputs of n_q queries, whose weights are `stride` apart; `fresh` outputs begin at 0. */
+FORCE_INLINE void value_span(const struct kv_layout *l, float *out, const float *weights,
+                             const size_t stride, const uint8_t *const *blocks,
+                             const uint8_t *const *ahead, int d, int begin, int end, bool fresh,
+                             const int n_q, const int n_v, const struct form form)
 {
-    const struct kv_layout *l = &w->layout;
-    const size_t row_bytes = (size_t)l->padded * element_bytes(type);
-    struct lanes sums[LANES_TILE][SPAN];
+    const int span_bytes = n_v * LANES * (int)element_bytes(form.type);
+    struct sums sums;
     UNROLL
     for (int i = 0; i < n_q; i++) {
         UNROLL
         for (int j = 0; j < n_v; j++)
-            sums[i][j] = fresh ? lanes_zero() : lanes_load(out + i * l->padded + j * LANES);
+            sums.v[i][j] = fresh ? lanes_zero() : lanes_load(out + i * l->padded + j * LANES);
     }
     for (int p = begin; p < end;) {
-        const uint8_t *block = blocks[p / KV_BLOCK_TOKENS];
-        const uint8_t *next = ahead[p / KV_BLOCK_TOKENS] + (size_t)d * element_bytes(type);
+        const uint8_t *block = blocks[p / KV_BLOCK_TOKENS], *next = ahead[p / KV_BLOCK_TOKENS];
         int stop = least(end, (p / KV_BLOCK_TOKENS + 1) * KV_BLOCK_TOKENS);
         for (; p < stop; p++) {
+            size_t at = (size_t)(p % KV_BLOCK_TOKENS) * l->padded + (size_t)d;
             struct lanes values[SPAN];
             UNROLL
             for (int j = 0; j < n_v; j++)
-                values[j] = load_value(block, l, p % KV_BLOCK_TOKENS, d + j * LANES, type);
-            if (fetch) {
+                values[j] = load(block, at + j * LANES, form.type);
+            if (form.fetch) {
                 UNROLL
-                for (int at = 0; at < n_v * LANES * (int)element_bytes(type); at += CACHE_LINE)
-                    lanes_prefetch(next + (size_t)(p % KV_BLOCK_TOKENS) * row_bytes + at);
+                for (int line = 0; line < span_bytes; line += CACHE_LINE)
+                    lanes_prefetch(next + at * element_bytes(form.type) + line);
             }
             UNROLL
             for (int i = 0; i < n_q; i++) {
-                struct lanes weight = lanes_all(weights[i * ATTENTION_CHUNK + p]);
+                struct lanes weight = lanes_all(weights[i * stride + p]);
                 UNROLL
                 for (int j = 0; j < n_v; j++)
-                    sums[i][j] = lanes_fma(weight, values[j], sums[i][j]);
+                    sums.v[i][j] = lanes_fma(weight, values[j], sums.v[i][j]);
             }
         }
     }
@@ -245,7 +280,7 @@ FORCE_INLINE void value_span(const struct work *w, float *out, const float *weig
     for (int i = 0; i < n_q; i++) {
         UNROLL
         for (int j = 0; j < n_v; j++)
-            lanes_store(out + i * l->padded + j * LANES, sums[i][j]);
+            lanes_store(out + i * l->padded + j * LANES, sums.v[i][j]);
     }
 }
 
@@ -255,30 +290,53 @@ struct value_job {
     float *out; /* of the chunk */
 };
 
+/* Weights times the scales of a group of dimensions, for positions [begin, end) and those beside
+ * them in their blocks. */
+FORCE_INLINE void scale_weights(float scaled[][STEP], const struct kv_layout *l,
+                                const float *weights, const uint8_t *const *blocks, int group,
+                                int begin, int end, const int n_q, const struct form form)
+{
+    for (int b = begin / KV_BLOCK_TOKENS; b * KV_BLOCK_TOKENS < end; b++) {
+        struct lanes scales = load_scales(blocks[b], l->padded * LANES, group, form.type);
+        for (int i = 0; i < n_q; i++) {
+            const float *from = weights + i * ATTENTION_CHUNK + b * LANES;
+            lanes_store(scaled[i] + b * LANES, lanes_mul(lanes_load(from), scales));
+        }
+    }
+}
+
 /* All dimensions; positions relative to the step. */
 FORCE_INLINE void value_group(const struct work *w, const struct value_job *job, int i, int begin,
-                              int end, const int n_q, const enum kv_type type, const bool fetch)
+                              int end, const int n_q, const struct form form)
 {
-    const int n_v = span_of(n_q);
     const struct kv_layout *l = &w->layout;
+    const int n_v = form.scaled ? least(span_of(n_q), KV_GROUP / LANES) : span_of(n_q);
+    const size_t stride = form.scaled ? STEP : ATTENTION_CHUNK;
     const float *weights =
         w->weights + (size_t)i * ATTENTION_CHUNK + (size_t)job->b * KV_BLOCK_TOKENS;
+    const float *used = weights;
     const uint8_t *const *ahead = w->stream + w->n_blocks + job->b + AHEAD;
-    float *out = job->out + (size_t)i * l->padded;
+    float *out = job->out + (size_t)i * l->padded, scaled[LANES_TILE][STEP];
     bool fresh = job->b == 0 && begin == 0;
-    int d = 0;
-    for (; d + n_v * LANES <= l->padded; d += n_v * LANES)
-        value_span(w, out + d, weights, job->blocks, ahead, d, begin, end, fresh, n_q, n_v, type,
-                   fetch);
-    for (; d < l->padded; d += LANES)
-        value_span(w, out + d, weights, job->blocks, ahead, d, begin, end, fresh, n_q, 1, type,
-                   fetch);
+    for (int d = 0, n; d < l->padded; d += n) {
+        n = d + n_v * LANES <= l->padded ? n_v * LANES : LANES;
+        if (form.scaled && d % KV_GROUP == 0) {
+            scale_weights(scaled, l, weights, job->blocks, d / KV_GROUP, begin, end, n_q, form);
+            used = scaled[0];
+        }
+        if (n == n_v * LANES)
+            value_span(l, out + d, used, stride, job->blocks, ahead, d, begin, end, fresh, n_q, n_v,
+                       form);
+        else
+            value_span(l, out + d, used, stride, job->blocks, ahead, d, begin, end, fresh, n_q, 1,
+                       form);
+    }
 }
 
 /* Positions that all queries of a group see go together; what the later ones see beyond (a position
  * of its own must not reach an earlier row: 0 times infinity), one by one. */
 FORCE_INLINE void value_step(const struct work *w, const struct value_job *job,
-                             const enum kv_type type, const bool fetch)
+                             const struct form form)
 {
     int begin = job->b * KV_BLOCK_TOKENS;
     for (int i = 0, n_q; i < w->n_queries; i += n_q) {
@@ -287,116 +345,105 @@ FORCE_INLINE void value_step(const struct work *w, const struct value_job *job,
             continue;
         int common = w->seen[i] < begin ? 0 : least(w->seen[i] - begin, STEP);
         if (n_q == LANES_TILE)
-            value_group(w, job, i, 0, common, LANES_TILE, type, fetch);
+            value_group(w, job, i, 0, common, LANES_TILE, form);
         else if (n_q == 4)
-            value_group(w, job, i, 0, common, 4, type, fetch);
+            value_group(w, job, i, 0, common, 4, form);
         else if (n_q == 2)
-            value_group(w, job, i, 0, common, 2, type, fetch);
+            value_group(w, job, i, 0, common, 2, form);
         else
-            value_group(w, job, i, 0, common, 1, type, fetch);
+            value_group(w, job, i, 0, common, 1, form);
         for (int j = i + 1; j < i + n_q; j++) {
             int end = least(w->seen[j] - begin, STEP);
             if (end > common)
-                value_group(w, job, j, common, end, 1, type, fetch);
+                value_group(w, job, j, common, end, 1, form);
         }
     }
 }
 
 /* --- a chunk --- */
 
-/* Keys of n blocks as f32; where they are, block by block. */
-FORCE_INLINE void expand_keys(struct work *w, const uint8_t *const *blocks, int n,
-                              const uint8_t **expanded, const enum kv_type type)
+/* n blocks' arrays of so many vectors, with their scales, as f32; where they are, block by block.
+ */
+FORCE_INLINE void expand(struct work *w, const uint8_t *const *blocks, int n, int n_vectors,
+                         const uint8_t **expanded, const enum kv_type type)
 {
     const struct kv_layout *l = &w->layout;
     for (int b = 0; b < n; b++) {
-        float *to = (float *)(void *)w->space + (size_t)b * l->padded * LANES;
+        float *to = w->space + (size_t)b * (l->padded + l->n_groups) * LANES;
         expanded[b] = (const uint8_t *)to;
-        for (int d = 0; d < l->head_size; d++)
-            lanes_store(to + d * LANES, load_key(blocks[b], l, d, type));
+        for (int i = 0; i < n_vectors; i++)
+            lanes_store(to + i * LANES, load(blocks[b], (size_t)i * LANES, type));
+        for (int g = 0; g < l->n_groups; g++)
+            lanes_store(to + (n_vectors + g) * LANES,
+                        load_scales(blocks[b], n_vectors * LANES, g, type));
     }
 }
 
-/* Likewise values. */
-FORCE_INLINE void expand_values(struct work *w, const uint8_t *const *blocks, int n,
-                                const uint8_t **expanded, const enum kv_type type)
+static void weigh_all(struct work *w, struct partial *chunk)
 {
-    const struct kv_layout *l = &w->layout;
-    for (int b = 0; b < n; b++) {
-        float *to = (float *)(void *)w->space + (size_t)b * l->padded * LANES;
-        expanded[b] = (const uint8_t *)to;
-        for (int p = 0; p < KV_BLOCK_TOKENS; p++)
-            for (int d = 0; d < l->padded; d += LANES)
-                lanes_store(to + p * l->padded + d, load_value(blocks[b], l, p, d, type));
-    }
+    for (int i = 0; i < w->n_queries; i++)
+        if (w->seen[i] > 0)
+            weigh(w, i, chunk);
 }
 
-/* Both halves of a chunk with the store as it is. */
-FORCE_INLINE void chunk_direct(struct work *w, struct partial *chunk, const enum kv_type type,
-                               const bool fetch)
+/* A chunk with the store as it is. */
+FORCE_INLINE void chunk_direct(struct work *w, struct partial *chunk, const struct form form)
 {
     for (int b = 0; b < w->n_blocks; b += EXPANDED_BLOCKS)
-        score_step(w, b, least(w->n_blocks - b, EXPANDED_BLOCKS), w->stream + b, type, fetch);
-    for (int i = 0; i < w->n_queries; i++)
-        if (w->seen[i] > 0)
-            weigh(w, i, chunk);
+        score_step(w, b, least(w->n_blocks - b, EXPANDED_BLOCKS), w->stream + b, form);
+    weigh_all(w, chunk);
     for (int b = 0; b < w->n_blocks; b += EXPANDED_BLOCKS) {
         struct value_job job = {b, w->stream + w->n_blocks + b, chunk->out};
-        value_step(w, &job, type, fetch);
-    }
-}
-
-static void score_step_f32(struct work *w, int b, int n, const uint8_t *const *blocks)
-{
-    score_step(w, b, n, blocks, KV_F32, false);
-}
-
-static void value_step_f32(struct work *w, const struct value_job *job)
-{
-    value_step(w, job, KV_F32, false);
-}
-
-/* The same with blocks made f32, a few at a time. */
-FORCE_INLINE void chunk_expanded(struct work *w, struct partial *chunk, const enum kv_type type)
-{
-    const uint8_t *expanded[EXPANDED_BLOCKS];
-    for (int b = 0; b < w->n_blocks; b += EXPANDED_BLOCKS) {
-        int n = least(w->n_blocks - b, EXPANDED_BLOCKS);
-        expand_keys(w, w->stream + b, n, expanded, type);
-        score_step_f32(w, b, n, expanded);
-    }
-    for (int i = 0; i < w->n_queries; i++)
-        if (w->seen[i] > 0)
-            weigh(w, i, chunk);
-    for (int b = 0; b < w->n_blocks; b += EXPANDED_BLOCKS) {
-        int n = least(w->n_blocks - b, EXPANDED_BLOCKS);
-        expand_values(w, w->stream + w->n_blocks + b, n, expanded, type);
-        value_step_f32(w, &(struct value_job){b, expanded, chunk->out});
+        value_step(w, &job, form);
     }
 }
 
 static void chunk_f16(struct work *w, struct partial *chunk)
 {
-    if (w->expand)
-        chunk_expanded(w, chunk, KV_F16);
-    else
-        chunk_direct(w, chunk, KV_F16, true);
+    chunk_direct(w, chunk, (struct form){KV_F16, false, true});
 }
 
 static void chunk_f32(struct work *w, struct partial *chunk)
 {
-    if (w->expand)
-        chunk_expanded(w, chunk, KV_F32);
-    else
-        chunk_direct(w, chunk, KV_F32, true);
+    chunk_direct(w, chunk, (struct form){KV_F32, false, true});
 }
 
 static void chunk_q8(struct work *w, struct partial *chunk)
 {
-    if (w->expand)
-        chunk_expanded(w, chunk, KV_Q8);
-    else
-        chunk_direct(w, chunk, KV_Q8, true);
+    chunk_direct(w, chunk, (struct form){KV_Q8, true, true});
+}
+
+/* A chunk with blocks made f32, a few at a time; f32 codes where the store is q8. */
+FORCE_INLINE void chunk_expanded(struct work *w, struct partial *chunk, const enum kv_type type)
+{
+    const struct form form = {KV_F32, type == KV_Q8, false};
+    const uint8_t *blocks[EXPANDED_BLOCKS];
+    for (int b = 0; b < w->n_blocks; b += EXPANDED_BLOCKS) {
+        int n = least(w->n_blocks - b, EXPANDED_BLOCKS);
+        expand(w, w->stream + b, n, w->layout.head_size, blocks, type);
+        score_step(w, b, n, blocks, form);
+    }
+    weigh_all(w, chunk);
+    for (int b = 0; b < w->n_blocks; b += EXPANDED_BLOCKS) {
+        int n = least(w->n_blocks - b, EXPANDED_BLOCKS);
+        expand(w, w->stream + w->n_blocks + b, n, w->layout.padded, blocks, type);
+        value_step(w, &(struct value_job){b, blocks, chunk->out}, form);
+    }
+}
+
+static void chunk_f16_expanded(struct work *w, struct partial *chunk)
+{
+    chunk_expanded(w, chunk, KV_F16);
+}
+
+static void chunk_f32_expanded(struct work *w, struct partial *chunk)
+{
+    chunk_expanded(w, chunk, KV_F32);
+}
+
+static void chunk_q8_expanded(struct work *w, struct partial *chunk)
+{
+    chunk_expanded(w, chunk, KV_Q8);
 }
 
 /* Positions [begin, begin + ATTENTION_CHUNK) that the tile sees. */
@@ -418,11 +465,12 @@ static void attend_chunk(struct work *w, int begin, struct partial *chunk)
     }
     for (int i = 0; i < w->n_queries; i++)
         w->seen[i] = tile_positions(a, w->t, i) - begin;
-    switch (w->layout.type) {
-    case KV_F16: chunk_f16(w, chunk); break;
-    case KV_F32: chunk_f32(w, chunk); break;
-    default: chunk_q8(w, chunk); break;
-    }
+    static void (*const run[N_KV_TYPES][2])(struct work *, struct partial *) = {
+        [KV_F16] = {chunk_f16, chunk_f16_expanded},
+        [KV_F32] = {chunk_f32, chunk_f32_expanded},
+        [KV_Q8] = {chunk_q8, chunk_q8_expanded},
+    };
+    run[w->layout.type][w->n_queries > SMALL_TILE](w, chunk);
 }
 
 /* --- tiles --- */
@@ -446,11 +494,10 @@ static void work_init(struct work *w, const struct attention *a, const struct at
     w->kv_head = t->head / (a->n_heads / a->n_kv_heads);
     w->n_queries = t->n_rows * t->n_heads;
     w->n_positions = tile_positions(a, t, w->n_queries - 1);
-    w->expand = w->n_queries > SMALL_TILE;
     w->q = *scratch;
     w->weights = w->q + ATTENTION_QUERIES * padded;
-    w->space = (uint8_t *)(w->weights + ATTENTION_QUERIES * ATTENTION_CHUNK);
-    *scratch = (float *)(void *)w->space + EXPANDED_BLOCKS * KV_BLOCK_TOKENS * padded;
+    w->space = w->weights + ATTENTION_QUERIES * ATTENTION_CHUNK;
+    *scratch = w->space + EXPANDED_BLOCKS * KV_BLOCK_TOKENS * (padded + (size_t)a->layout.n_groups);
     for (int i = 0, n; i < w->n_queries; i += n) {
         n = group_size(w->n_queries - i);
         float *to = w->q + (size_t)i * head_size;

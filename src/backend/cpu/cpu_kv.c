@@ -137,7 +137,7 @@ static void write_value(const struct kernels *k, const struct kv_layout *l, uint
         for (int g = 0; g < l->n_groups; g++) {
             int8_t codes[KV_GROUP];
             int d = g * KV_GROUP, n_codes = group_size(l, g);
-            scales[p * l->n_groups + g] = quantise_group(codes, x + d, n_codes);
+            scales[g * KV_BLOCK_TOKENS + p] = quantise_group(codes, x + d, n_codes);
             memcpy(at + begin + d, codes, (size_t)n_codes);
         }
     }

@@ -290,7 +290,7 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
             kept_k[kept] = store(type, keys, d * n + p, keys + n * head_size, g * n + p,
                                  random_unit(&random) * spread);
             kept_v[kept] = store(type, values, p * l.padded + d, values + n * l.padded,
-                                 p * l.n_groups + g, random_unit(&random));
+                                 g * n + p, random_unit(&random));
         }
     }
     float *q = new_values(&random, FILL_RANDOM, (size_t)head_size),

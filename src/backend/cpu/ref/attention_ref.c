@@ -35,44 +35,59 @@ static struct query query_of(const struct attention *a, const struct attention_t
                           .y = a->y + at};
 }
 
-/* Element i of an array of the store's type; codes take scale number g of `scales`. */
-static float element(enum kv_type type, const uint8_t *array, size_t i, const uint8_t *scales,
-                     size_t g)
+/* Element i of an array of the store's type; a code of a q8 store is a number like any other. */
+static float element(enum kv_type type, const uint8_t *array, size_t i)
 {
     struct f16 half;
     float f;
     switch (type) {
     case KV_F16: memcpy(&half, array + 2 * i, 2); return f16_to_f32(half);
     case KV_F32: memcpy(&f, array + 4 * i, 4); return f;
-    default: memcpy(&f, scales + 4 * g, 4); return (float)(int8_t)array[i] * f;
+    default: return (float)(int8_t)array[i];
     }
 }
 
-static float key(const struct query *q, int position, int d)
+/* The scale of a group of dimensions at position p of a block, 1 where there are none; `codes` of
+ * them come before the scales. */
+static float scale(const struct kv_layout *l, const uint8_t *block, int codes, int group, size_t p)
 {
-    const struct kv_layout *l = &q->a->layout;
-    int32_t block = q->table[position / KV_BLOCK_TOKENS];
-    const uint8_t *keys = q->a->cells + kv_keys_at(l, q->a->n_blocks, block, q->kv_head);
-    size_t p = (size_t)(position % KV_BLOCK_TOKENS), n = KV_BLOCK_TOKENS;
-    return element(l->type, keys, d * n + p, keys + n * l->head_size, d / KV_GROUP * n + p);
-}
-
-static float value(const struct query *q, int position, int d)
-{
-    const struct kv_layout *l = &q->a->layout;
-    int32_t block = q->table[position / KV_BLOCK_TOKENS];
-    const uint8_t *values = q->a->cells + kv_values_at(l, q->a->n_blocks, block, q->kv_head);
-    size_t p = (size_t)(position % KV_BLOCK_TOKENS), n = KV_BLOCK_TOKENS;
-    return element(l->type, values, p * l->padded + d, values + n * l->padded,
-                   p * l->n_groups + d / KV_GROUP);
+    float f = 1.0f;
+    if (l->type == KV_Q8)
+        memcpy(&f, block + (size_t)codes + 4 * ((size_t)group * KV_BLOCK_TOKENS + p), 4);
+    return f;
 }
 
 static float score(const struct query *q, int position)
 {
+    const struct kv_layout *l = &q->a->layout;
+    int32_t block = q->table[position / KV_BLOCK_TOKENS];
+    const uint8_t *keys = q->a->cells + kv_keys_at(l, q->a->n_blocks, block, q->kv_head);
+    size_t p = (size_t)(position % KV_BLOCK_TOKENS);
+    int group = l->type == KV_Q8 ? KV_GROUP : l->head_size;
     float sum = 0;
-    for (int d = 0; d < q->a->layout.head_size; d++)
-        sum = fmaf(q->q[d], key(q, position, d), sum);
+    for (int begin = 0; begin < l->head_size; begin += group) {
+        float part = 0;
+        for (int d = begin; d < begin + group && d < l->head_size; d++)
+            part = fmaf(q->q[d], element(l->type, keys, (size_t)d * KV_BLOCK_TOKENS + p), part);
+        sum = l->type != KV_Q8
+                  ? part
+                  : fmaf(part, scale(l, keys, l->head_size * KV_BLOCK_TOKENS, begin / KV_GROUP, p),
+                         sum);
+    }
     return sum * q->a->scale;
+}
+
+/* out += weight * the values of a position. */
+static void add_values(const struct query *q, int position, float weight, float *out)
+{
+    const struct kv_layout *l = &q->a->layout;
+    int32_t block = q->table[position / KV_BLOCK_TOKENS];
+    const uint8_t *values = q->a->cells + kv_values_at(l, q->a->n_blocks, block, q->kv_head);
+    size_t p = (size_t)(position % KV_BLOCK_TOKENS);
+    for (int d = 0; d < l->head_size; d++) {
+        float w = weight * scale(l, values, l->padded * KV_BLOCK_TOKENS, d / KV_GROUP, p);
+        out[d] = fmaf(w, element(l->type, values, p * l->padded + d), out[d]);
+    }
 }
 
 static void attend_chunk(const struct query *q, int c, struct state *s)
@@ -90,8 +105,7 @@ static void attend_chunk(const struct query *q, int c, struct state *s)
     for (int i = 0; i < n; i++) {
         float weight = exact_expf(scores[i] - s->max);
         sums[i % STRIPES] += weight;
-        for (int d = 0; d < head_size; d++)
-            s->out[d] = fmaf(weight, value(q, begin + i, d), s->out[d]);
+        add_values(q, begin + i, weight, s->out);
     }
     s->sum = stripe_tree(sums);
 }
