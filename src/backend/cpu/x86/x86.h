@@ -10,6 +10,8 @@
 enum { TOKEN_BLOCK = 64 }; /* tokens whose activations stay in the second-level cache */
 
 void kernels_avx2(struct kernels *k);
+void kernels_avxvnni(struct kernels *k); /* kernels_avx2 and products with 256-bit vpdpbusd, */
+void kernels_vnni256(struct kernels *k); /* in the encoding of AVX-VNNI or of AVX-512 */
 void kernels_avx512(struct kernels *k);
 void kernels_bf16dot(struct kernels *k); /* over kernels_avx512; another numerics_id */
 

@@ -1,0 +1,75 @@
+/* The order in which a matrix product with many tokens goes over k: section by section
+ * (docs/numerics.md), each in blocks small enough that a decoded piece of the weights stays in the
+ * first-level cache.
+ *
+ *     struct k_walk k;
+ *     for (k_walk_init(&k, w, most, unit, part, level, floats); k_walk_next(&k);)
+ *         ... values of units [k.begin, k.begin + k.n) of k, accumulators as k.route says ...
+ *
+ * After the last block the product is in level[0]. The sums of complete sections wait in at most
+ * three arrays, a binary counter, so that they meet in the order of section_tree. */
+#ifndef SHOAL_BACKEND_CPU_K_WALK_H
+#define SHOAL_BACKEND_CPU_K_WALK_H
+
+#include "backend/cpu/pack.h"
+
+enum { K_LEVELS = 3 }; /* log2(K_SECTIONS) */
+
+/* Where the accumulators of a block of k come from and go to; arrays of the same shape. */
+struct route {
+    const float *from;              /* NULL: they start at 0 */
+    const float *partner[K_LEVELS]; /* added at the end, each before what is there, in this order */
+    int n_partners;
+    float *to;
+};
+
+struct k_walk {
+    size_t begin, n; /* of the block, in units; n is 0 where a section has none */
+    struct route route;
+
+    size_t unit, all, most; /* values of a unit, units of k, units of a block at most */
+    size_t end;             /* of the section */
+    int n_blocks, block;    /* of k as sections cut it; values of one */
+    int section, top;
+    float *part, *level;
+    size_t floats; /* of one array */
+};
+
+/* Units of `unit` values, at most `most` at a time; `part` one array and `level` K_LEVELS of them,
+ * `floats` long. */
+static inline void k_walk_init(struct k_walk *k, const struct packed *w, size_t unit, size_t most,
+                               float *part, float *level, size_t floats)
+{
+    *k = (struct k_walk){.unit = unit,
+                         .all = (size_t)w->n_cols / unit,
+                         .most = most,
+                         .n_blocks = packed_n_blocks(w),
+                         .block = pack_block(w->format),
+                         .section = -1,
+                         .part = part,
+                         .level = level,
+                         .floats = floats};
+}
+
+static inline bool k_walk_next(struct k_walk *k)
+{
+    k->begin += k->n;
+    k->route = (struct route){.from = k->part, .to = k->part};
+    if (k->section < 0 || k->begin == k->end) { /* the next section */
+        if (++k->section == K_SECTIONS)
+            return false;
+        size_t per_block = (size_t)k->block / k->unit;
+        size_t end = (size_t)section_begin(k->n_blocks, k->section + 1) * per_block;
+        k->end = end < k->all ? end : k->all;
+        k->route.from = NULL;
+    }
+    k->n = k->end - k->begin < k->most ? k->end - k->begin : k->most;
+    if (k->begin + k->n == k->end) { /* it is complete */
+        for (int done = k->section; done & 1; done >>= 1)
+            k->route.partner[k->route.n_partners++] = k->level + (size_t)--k->top * k->floats;
+        k->route.to = k->level + (size_t)k->top++ * k->floats;
+    }
+    return true;
+}
+
+#endif
