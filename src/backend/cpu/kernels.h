@@ -81,9 +81,9 @@ struct kernels {
                             float *partials, size_t stride, int n_chunks);
 };
 
-/* `isa` as SHOAL_CPU: NULL or "" takes the best exact ones there are, else ref, avx2, avx512,
- * bf16dot or neon. Any other
- * word, or one that this processor lacks, is ERR_INVALID naming the expected and the found. */
+/* `isa` as SHOAL_CPU: NULL or "" takes the best exact ones there are, else ref, avx2, avxvnni,
+ * avx512, bf16dot or neon. Any other word, or one that this processor lacks, is ERR_INVALID naming
+ * the expected and the found. */
 enum err kernels_select(const char *isa, struct kernels *out, struct error *e);
 
 /* The names that kernels_select takes on this processor, separated by ", ": "ref, avx2". */
