@@ -383,10 +383,10 @@ static void unknown_fields_are_listed(void **state)
 {
     (void)state;
     take(ROUTE_COMPLETIONS,
-         "\"mirostat\": 2, \"a b\\r\\nSet-Cookie: x\": 1, \"tools\": [1], "
+         "\"top_n_sigma\": 2, \"a b\\r\\nSet-Cookie: x\": 1, \"tools\": [1], "
          "\"stream\": true, \"stream_options\": {\"speed\": 1}, \"user\": \"u\"");
     assert_string_equal(request.ignored.data,
-                        "mirostat, a?b??Set-Cookie??x, tools, stream_options.speed");
+                        "top_n_sigma, a?b??Set-Cookie??x, tools, stream_options.speed");
     release();
     take(ROUTE_CHAT, "\"metadata\": {\"a\": \"b\"}, \"prompt_cache_key\": \"k\", \"x\": null");
     assert_string_equal(request.ignored.data, "x");

@@ -78,9 +78,9 @@ def test_unsupported_fields_are_named(server, field, value):
 
 
 def test_unknown_fields_are_listed(server):
-    status, headers, _ = post(server, {"prompt": "a", "max_tokens": 1, "mirostat": 2, "n": 1})
+    status, headers, _ = post(server, {"prompt": "a", "max_tokens": 1, "top_n_sigma": 2, "n": 1})
     assert status == 200
-    assert headers["X-Shoal-Ignored"] == "mirostat"
+    assert headers["X-Shoal-Ignored"] == "top_n_sigma"
 
 
 def test_too_long_prompt(server):

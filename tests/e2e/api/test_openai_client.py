@@ -151,6 +151,27 @@ def test_extra_sampling_fields(client, server):
     assert penalised.choices[0].text != complete(client, server, max_tokens=48).choices[0].text
 
 
+def test_every_sampler_setting(client, server):
+    settings = [{"typical_p": 0.5}, {"mirostat": 2, "mirostat_tau": 3}, {"min_p": 0.2},
+                {"xtc_probability": 1, "xtc_threshold": 0.05}, {"dry_multiplier": 5}]
+    for extra in settings:
+        texts = [complete(client, server, temperature=1, seed=7, max_tokens=40,
+                          extra_body=more).choices[0].text for more in (extra, extra, {})]
+        assert texts[0] == texts[1] and texts[0], extra
+        assert texts[0] != texts[2] or "dry_multiplier" in extra, extra
+
+
+def test_dry_ends_repetition(client, server):
+    """A prompt that has said the same line four times goes on with it, unless DRY is there."""
+    line = " One, two, three, four."
+    options = {"prompt": "He said:" + line * 6 + " One, two,", "max_tokens": 6}
+    plain = complete(client, server, **options).choices[0].text
+    dry = {"dry_multiplier": 20, "dry_sequence_breakers": []}
+    assert complete(client, server, extra_body=dry, **options).choices[0].text != plain
+    with pytest.raises(openai.BadRequestError, match="dry_sequence_breakers"):
+        complete(client, server, extra_body={**dry, "dry_sequence_breakers": ["x|y|z|x"]})
+
+
 def test_abandoned_stream_frees_the_server(client, server):
     for _ in range(8):
         stream = complete(client, server, max_tokens=400, stream=True,
