@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/panic.h"
 #include "bench/probe_loops.h"
+#include "tensor/float16.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@ struct probe {
     const struct probe_loops *loops;
     uint8_t *buffer;
     size_t bytes, part_bytes; /* of all threads, of one */
-    long rounds;              /* of the dot product, so that a sample is long enough to time */
+    long rounds, fma_rounds;  /* of a sample, so that it is long enough to time */
     atomic_uint_fast64_t sum; /* what the loops computed; nobody looks */
 };
 
@@ -71,6 +72,13 @@ static void dot_part(void *context, int thread_i, int n_threads)
     atomic_fetch_add(&p->sum, (uint32_t)p->loops->dot(p->rounds));
 }
 
+static void fma_part(void *context, int thread_i, int n_threads)
+{
+    (void)thread_i, (void)n_threads;
+    struct probe *p = context;
+    atomic_fetch_add(&p->sum, f32_bits(p->loops->fma(p->fma_rounds)));
+}
+
 static time_us time_once(struct probe *p, pool_fn part)
 {
     time_us begin = clock_now_us();
@@ -112,6 +120,8 @@ enum err probe_new(struct pool *pool, const char *variant, struct probe **out, s
     pool_run(pool, fill_part, p);
     for (p->rounds = 1; time_once(p, dot_part) < SAMPLE_LEAST_US;)
         p->rounds *= 2;
+    for (p->fma_rounds = 1; time_once(p, fma_part) < SAMPLE_LEAST_US;)
+        p->fma_rounds *= 2;
     *out = p;
     return OK;
 }
@@ -135,7 +145,18 @@ double probe_dot_gop_s(struct probe *p)
     return ops / (double)time_median(p, dot_part) * 1e-3;
 }
 
+double probe_fma_gop_s(struct probe *p)
+{
+    double ops = (double)p->fma_rounds * (double)p->loops->fma_round_ops * pool_n_threads(p->pool);
+    return ops / (double)time_median(p, fma_part) * 1e-3;
+}
+
 const char *probe_dot_name(const struct probe *p)
 {
     return p->loops->name;
+}
+
+const char *probe_fma_name(const struct probe *p)
+{
+    return p->loops->fma_name;
 }

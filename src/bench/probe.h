@@ -26,7 +26,11 @@ double probe_read_gb_s(struct probe *p);
 /* 1e9 operations a second: a product and its addition are two. Median of some runs. */
 double probe_dot_gop_s(struct probe *p);
 
-/* What it counts with: "vpdpbusd zmm". */
+/* Likewise of floats: fused multiply-adds. */
+double probe_fma_gop_s(struct probe *p);
+
+/* What they count with: "vpdpbusd zmm", "vfmadd zmm". */
 const char *probe_dot_name(const struct probe *p);
+const char *probe_fma_name(const struct probe *p);
 
 #endif

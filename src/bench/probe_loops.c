@@ -35,6 +35,20 @@ int32_t probe_dot_c(long rounds)
     return (int32_t)sum;
 }
 
+float probe_fma_c(long rounds)
+{
+    float a[PROBE_C_ROUND], sums[8] = {0};
+    for (int i = 0; i < PROBE_C_ROUND; i++)
+        a[i] = (float)(i % 64);
+    for (long r = 0; r < rounds; r++) {
+        __asm__ volatile("" : : "r"(a) : "memory");
+        for (int i = 0; i < PROBE_C_ROUND; i += 8)
+            for (int l = 0; l < 8; l++)
+                sums[l] += a[i + l] * 0.5f;
+    }
+    return sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
+}
+
 const struct probe_loops *probe_choose(const char *variant)
 {
     const struct probe_loops *best = &probe_isas[0], *exact = NULL;

@@ -17,6 +17,10 @@ struct probe_loops {
     /* `rounds` times as many int8 products and sums as `round_ops` says, in registers. */
     int32_t (*dot)(long rounds);
     long round_ops; /* a product and its addition count two */
+    /* The same of floats: fused multiply-adds, or what stands for them. */
+    const char *fma_name;
+    float (*fma)(long rounds);
+    long fma_round_ops;
 };
 
 /* Worst first, ended by a NULL name; the first is plain C and always present. The list is in the
@@ -26,6 +30,7 @@ extern const struct probe_loops probe_isas[];
 bool probe_always(void);
 uint64_t probe_read_c(const void *p, size_t bytes);
 int32_t probe_dot_c(long rounds);
+float probe_fma_c(long rounds);
 enum { PROBE_C_ROUND = 4096 }; /* products of a round of probe_dot_c */
 
 /* The last present entry for `variant`; the last present one of all where no entry is for it. */

@@ -56,6 +56,21 @@ static void test_dot_makes_the_products_it_counts(void **state)
     }
 }
 
+/* Each multiply-add adds 0.5 * 2. */
+static void test_fma_makes_the_products_it_counts(void **state)
+{
+    (void)state;
+    for (const struct probe_loops *l = &probe_isas[1]; l->name != NULL; l++) {
+        if (!l->present())
+            continue;
+        for (long rounds = 0; rounds < 50; rounds += 7)
+            assert_true(l->fma(rounds) == (float)(rounds * l->fma_round_ops / 2));
+    }
+    /* Of plain C: 0 + 0.5 + … + 31.5 for every 64. */
+    assert_true(probe_fma_c(3) == 3.0f * PROBE_C_ROUND / 64 * 1008);
+    assert_int_equal(probe_isas[0].fma_round_ops, 2 * PROBE_C_ROUND);
+}
+
 static void test_dot_of_plain_c(void **state)
 {
     (void)state;
@@ -89,8 +104,10 @@ static void test_rates(void **state)
         assert_int_equal(pool_new(n_threads, &pool, &e), OK);
         assert_int_equal(probe_new(pool, "ref", &probe, &e), OK);
         double read = probe_read_gb_s(probe), dot = probe_dot_gop_s(probe);
-        printf("%d threads: %.1f GB/s, %s %.1f Gop/s\n", n_threads, read, probe_dot_name(probe),
-               dot);
+        double fma = probe_fma_gop_s(probe);
+        printf("%d threads: %.1f GB/s, %s %.1f Gop/s, %s %.1f Gop/s\n", n_threads, read,
+               probe_dot_name(probe), dot, probe_fma_name(probe), fma);
+        assert_true(fma > 0.01 && fma < 50000);
         assert_true(read > 0.05 && read < 5000);
         assert_true(dot > 0.01 && dot < 50000);
         assert_string_equal(probe_dot_name(probe), "plain C");
@@ -106,6 +123,7 @@ int main(void)
         cmocka_unit_test(test_plain_c_is_first_and_always_there),
         cmocka_unit_test(test_read_looks_at_every_byte),
         cmocka_unit_test(test_dot_makes_the_products_it_counts),
+        cmocka_unit_test(test_fma_makes_the_products_it_counts),
         cmocka_unit_test(test_dot_of_plain_c),
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_rates),

@@ -15,6 +15,7 @@ static const struct {
     const char *what;
 } kinds[] = {
     {"model", bench_model, "prefill and decode of a model, here or on a cluster"},
+    {"kernels", bench_kernels, "the operations of a forward pass one by one"},
 };
 
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };

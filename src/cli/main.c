@@ -25,7 +25,7 @@ static const struct {
     {"tokenize", verb_tokenize, "text to token ids and back"},
     {"template", verb_template, "render a chat template"},
     {"eval", verb_eval, "perplexity of a text, or the most likely next tokens"},
-    {"bench", verb_bench, "measure speed (bench model)"},
+    {"bench", verb_bench, "measure speed (bench model, bench kernels)"},
 };
 
 static void print_help(FILE *to)

@@ -184,8 +184,8 @@ def test_plan(shoal, model, shared_processes):
 def test_bench_model(shoal):
     """Batches of several sizes, each with probes around every repetition."""
     answer = shoal.json("bench", "model", model_path("demo"), "-p", 32, "-n", 16, "-t", 1, "-b",
-                        "1,5,2", "-r", 2)
-    assert [entry["batch"] for entry in answer["batches"]] == [1, 5, 2]
+                        "2,1", "-r", 2, timeout=200)
+    assert [entry["batch"] for entry in answer["batches"]] == [2, 1]
     weights = shoal.json("inspect", model_path("demo"))["bytes"]
     for entry in answer["batches"]:
         for phase, unit in (("prefill", "gop_s"), ("decode", "gb_s")):
@@ -201,7 +201,7 @@ def test_bench_model(shoal):
         run = entry["decode"]["runs"][0]
         step_bytes = run["rate"] * 1e9 / run["tok_s"] * entry["batch"]
         assert 0.8 * weights < step_bytes < 1.5 * weights
-    assert answer["read_gb_s"]["repetitions"] == answer["dot_gop_s"]["repetitions"] == 12
+    assert answer["read_gb_s"]["repetitions"] == answer["dot_gop_s"]["repetitions"] == 8
 
 
 def test_bench_model_as_text(shoal):
@@ -226,6 +226,41 @@ def test_bench_model_of_a_cluster_probes_nothing(shoal, shared_processes):
 ])
 def test_bench_usage(shoal, arguments, says):
     shoal.fails("bench", *arguments, status=64, mentions=[says])
+
+
+def test_bench_kernels(shoal):
+    """Every operation gives the reference's bits (on every instruction set: kernel_bench_test.c)."""
+    answer = shoal.json("bench", "kernels", "--shape", "200x256", "--rows", "5", "--positions", "40",
+                        "--type", "Q8_0,F16", "--ms", 1, "-t", 2, timeout=200)
+    assert answer["threads"] == 2 and len(answer["limits"]) == 1
+    results = answer["results"]
+    # 2 types, 3 types of keys and values, 4 operations on rows
+    assert [r["op"] for r in results] == ["matmul"] * 2 + ["attention"] * 3 + [
+        "rms_norm", "silu_mul", "add", "rope"]
+    assert {r["isa"] for r in results} == {answer["limits"][0]["isa"]}
+    for r in results:
+        assert r["equal"] is True and r["compared"] >= 64, r
+        assert 0 <= r["error"] < 0.05, r
+        assert min(r["us"], r["gb_s"], r["gop_s"], r["before"], r["after"], r["fraction"]) > 0, r
+        assert r["limit"] in ("read", "dot", "fma")
+    exact = [r for r in results if r["op"] == "matmul" and r["type"] == "F16"]
+    assert max(r["error"] for r in exact) < 1e-4
+
+
+def test_bench_kernels_as_text(shoal):
+    lines = shoal.ok("bench", "kernels", "--op", "add,rms_norm", "--rows", "2", "--ms", 1, "-t",
+                     1).stdout.splitlines()
+    assert len(lines) == 4 and "GB/s" in lines[0] and all(" same " in line for line in lines[2:])
+
+
+@pytest.mark.parametrize("arguments, status, says", [
+    (["--op", "sum"], 64, "sum"), (["--type", "Q9"], 64, "Q9"), (["--type", "Q2_K"], 64, "Q2_K"),
+    (["--shape", "3b"], 64, "3b"), (["--shape", "16x0"], 64, "16x0"), (["--rows", "0"], 64, "--rows"),
+    (["--shape", "16x16x2"], 64, "16x16x2"), (["--isa", "mmx"], 1, "mmx"), (["model.gguf"], 64, ""),
+    (["--op", "matmul", "--shape", "16x40", "--type", "Q8_0"], 1, "40 columns"),
+])
+def test_bench_kernels_errors(shoal, arguments, status, says):
+    shoal.fails("bench", "kernels", "--json", *arguments, status=status, mentions=[says])
 
 
 def test_worker_prints_its_address(processes):

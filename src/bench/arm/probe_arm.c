@@ -30,9 +30,28 @@ uint64_t probe_read_neon(const void *p, size_t bytes)
     return vaddvq_u64(s[0]);
 }
 
+float probe_fma_neon(long rounds)
+{
+    enum { N = 24 };
+    float32x4_t s[N], a = vdupq_n_f32(0.5f), b = vdupq_n_f32(2.0f);
+    for (int i = 0; i < N; i++)
+        s[i] = vdupq_n_f32(0);
+    for (long r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+w"(a), "+w"(b));
+        for (int i = 0; i < N; i++)
+            s[i] = vfmaq_f32(s[i], a, b);
+    }
+    for (int i = 1; i < N; i++)
+        s[0] = vaddq_f32(s[0], s[i]);
+    return vaddvq_f32(s[0]);
+}
+
 const struct probe_loops probe_isas[] = {
-    {"ref", "plain C", probe_always, probe_read_c, probe_dot_c, 2L * PROBE_C_ROUND},
-    {"neon", "sdot", has_sdot, probe_read_neon, probe_dot_sdot, 2L * PROBE_SDOT_ROUND},
-    {"i8mm", "smmla", has_smmla, probe_read_neon, probe_dot_smmla, 2L * PROBE_SMMLA_ROUND},
+    {"ref", "plain C", probe_always, probe_read_c, probe_dot_c, 2L * PROBE_C_ROUND, "plain C",
+     probe_fma_c, 2L * PROBE_C_ROUND},
+    {"neon", "sdot", has_sdot, probe_read_neon, probe_dot_sdot, 2L * PROBE_SDOT_ROUND, "fmla",
+     probe_fma_neon, 2L * PROBE_FMA_NEON_ROUND},
+    {"i8mm", "smmla", has_smmla, probe_read_neon, probe_dot_smmla, 2L * PROBE_SMMLA_ROUND, "fmla",
+     probe_fma_neon, 2L * PROBE_FMA_NEON_ROUND},
     {0},
 };

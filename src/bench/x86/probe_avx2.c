@@ -42,9 +42,29 @@ int32_t probe_dot_avx2(long rounds)
             s[i] = _mm256_add_epi32(s[i], four_products(a, b));
         }
     }
-    int32_t lanes[8], sum = 0;
+    uint32_t lanes[8], sum = 0;
     _mm256_storeu_si256((__m256i *)lanes, _mm256_add_epi32(_mm256_add_epi32(s[0], s[1]), s[2]));
     for (int i = 0; i < 8; i++)
-        sum = (int32_t)((uint32_t)sum + (uint32_t)lanes[i]);
+        sum += lanes[i];
+    return (int32_t)sum;
+}
+
+float probe_fma_avx2(long rounds)
+{
+    enum { N = 12 };
+    __m256 s[N], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(2.0f);
+    for (int i = 0; i < N; i++)
+        s[i] = _mm256_setzero_ps();
+    for (long r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+x"(a), "+x"(b));
+        for (int i = 0; i < N; i++)
+            s[i] = _mm256_fmadd_ps(a, b, s[i]);
+    }
+    for (int i = 1; i < N; i++)
+        s[0] = _mm256_add_ps(s[0], s[i]);
+    float lanes[8], sum = 0;
+    _mm256_storeu_ps(lanes, s[0]);
+    for (int i = 0; i < 8; i++)
+        sum += lanes[i];
     return sum;
 }

@@ -13,7 +13,11 @@ uint64_t probe_read_avx512(const void *p, size_t bytes)
             s[i] = _mm512_add_epi64(s[i], _mm512_load_si512(q + i));
     for (int i = 1; i < 8; i++)
         s[0] = _mm512_add_epi64(s[0], s[i]);
-    return (uint64_t)_mm512_reduce_add_epi64(s[0]);
+    uint64_t words[8], sum = 0;
+    _mm512_storeu_si512(words, s[0]);
+    for (int i = 0; i < 8; i++)
+        sum += words[i];
+    return sum;
 }
 
 int32_t probe_dot_avx512(long rounds)
@@ -29,5 +33,25 @@ int32_t probe_dot_avx512(long rounds)
     }
     for (int i = 1; i < N; i++)
         s[0] = _mm512_add_epi32(s[0], s[i]);
-    return _mm512_reduce_add_epi32(s[0]);
+    uint32_t lanes[16], sum = 0;
+    _mm512_storeu_si512(lanes, s[0]);
+    for (int i = 0; i < 16; i++)
+        sum += lanes[i];
+    return (int32_t)sum;
+}
+
+float probe_fma_avx512(long rounds)
+{
+    enum { N = 16 };
+    __m512 s[N], a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(2.0f);
+    for (int i = 0; i < N; i++)
+        s[i] = _mm512_setzero_ps();
+    for (long r = 0; r < rounds; r++) {
+        __asm__ volatile("" : "+v"(a), "+v"(b));
+        for (int i = 0; i < N; i++)
+            s[i] = _mm512_fmadd_ps(a, b, s[i]);
+    }
+    for (int i = 1; i < N; i++)
+        s[0] = _mm512_add_ps(s[0], s[i]);
+    return _mm512_reduce_add_ps(s[0]);
 }

@@ -15,9 +15,9 @@ int32_t probe_dot_avxvnni(long rounds)
     }
     for (int i = 1; i < N; i++)
         s[0] = _mm256_add_epi32(s[0], s[i]);
-    int32_t lanes[8], sum = 0;
+    uint32_t lanes[8], sum = 0;
     _mm256_storeu_si256((__m256i *)lanes, s[0]);
     for (int i = 0; i < 8; i++)
-        sum = (int32_t)((uint32_t)sum + (uint32_t)lanes[i]);
-    return sum;
+        sum += lanes[i];
+    return (int32_t)sum;
 }

@@ -7,7 +7,7 @@
 
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 /* The 256-bit dot product without AVX-512: CPUID leaf 7, subleaf 1, bit 4 of EAX. */
@@ -24,11 +24,13 @@ static bool has_avx512(void)
 }
 
 const struct probe_loops probe_isas[] = {
-    {"ref", "plain C", probe_always, probe_read_c, probe_dot_c, 2L * PROBE_C_ROUND},
-    {"avx2", "vpmaddubsw ymm", has_avx2, probe_read_avx2, probe_dot_avx2, 2L * PROBE_AVX2_ROUND},
+    {"ref", "plain C", probe_always, probe_read_c, probe_dot_c, 2L * PROBE_C_ROUND, "plain C",
+     probe_fma_c, 2L * PROBE_C_ROUND},
+    {"avx2", "vpmaddubsw ymm", has_avx2, probe_read_avx2, probe_dot_avx2, 2L * PROBE_AVX2_ROUND,
+     "vfmadd ymm", probe_fma_avx2, 2L * PROBE_FMA_AVX2_ROUND},
     {"avxvnni", "vpdpbusd ymm", has_avxvnni, probe_read_avx2, probe_dot_avxvnni,
-     2L * PROBE_AVXVNNI_ROUND},
+     2L * PROBE_AVXVNNI_ROUND, "vfmadd ymm", probe_fma_avx2, 2L * PROBE_FMA_AVX2_ROUND},
     {"avx512", "vpdpbusd zmm", has_avx512, probe_read_avx512, probe_dot_avx512,
-     2L * PROBE_AVX512_ROUND},
+     2L * PROBE_AVX512_ROUND, "vfmadd zmm", probe_fma_avx512, 2L * PROBE_FMA_AVX512_ROUND},
     {0},
 };
