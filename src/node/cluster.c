@@ -28,6 +28,8 @@ enum {
     UNASSIGN_US = 3000 * 1000,
     RING_US = 10 * 1000 * 1000, /* to close the ring once all is loaded */
     PROGRESS_US = 100 * 1000,
+    PRESENCE_US =
+        1000 * 1000, /* between two signs to workers that have loaded and wait for others */
     RING_POLL_US = 5 * 1000,
 };
 
@@ -321,15 +323,29 @@ static void report_progress(struct cluster *c)
     c->o.progress(done, total, c->o.progress_context);
 }
 
+/* A worker that hears nothing of its lead for half a minute gives its layers up. */
+static void show_presence(struct cluster *c)
+{
+    struct node_report unused;
+    for (int i = 0; i < c->n_members; i++)
+        if (c->members[i].is_done && c->members[i].is_assigned)
+            node_ask_report(c->members[i].control, STATS_US, &unused, NULL);
+}
+
 static enum err assign_all(struct cluster *c, struct error *e)
 {
     time_us next_report = clock_now_us() + PROGRESS_US;
+    time_us next_sign = clock_now_us() + PRESENCE_US;
     for_all(c, assign_member);
     while (!all_done(c)) {
         clock_sleep_us(RING_POLL_US);
         if (c->o.progress != NULL && clock_now_us() >= next_report) {
             report_progress(c);
             next_report = clock_now_us() + PROGRESS_US;
+        }
+        if (clock_now_us() >= next_sign) {
+            show_presence(c);
+            next_sign = clock_now_us() + PRESENCE_US;
         }
     }
     enum err err = join_all(c, e);

@@ -405,6 +405,62 @@ static void another_version(void **state)
     rpc_loop_stop(loop);
 }
 
+/* A node that takes its time to say that it cannot. */
+static enum err describe_slow(void *context, struct rpc_call *call, const void *request,
+                              size_t n_bytes, struct rpc_buffer *answer, struct error *e)
+{
+    shoal_v1_DescribeResponse m = {.protocol = NODE_PROTOCOL, .version = SHOAL_VERSION};
+    (void)context, (void)call, (void)request, (void)n_bytes;
+    snprintf(m.numerics_id, sizeof(m.numerics_id), "%s", backend->numerics_id);
+    return message_encode(shoal_v1_DescribeResponse_fields, &m, answer, e);
+}
+
+static enum err assign_slowly(void *context, struct rpc_call *call, const void *request,
+                              size_t n_bytes, struct rpc_buffer *answer, struct error *e)
+{
+    (void)context, (void)call, (void)request, (void)n_bytes, (void)answer;
+    clock_sleep_us(5 * SECOND);
+    return error_set(e, ERR_MEMORY, "no memory, after all");
+}
+
+static void a_quick_worker_waits_for_a_slow_one(void **state)
+{
+    (void)state;
+    static const struct rpc_method methods[] = {
+        {.path = NODE_SERVICE "Describe", .unary = describe_slow},
+        {.path = NODE_SERVICE "Assign", .unary = assign_slowly},
+        {.path = NULL}};
+    struct worker_options quick = {
+        .listen = "127.0.0.1:0", .threads = 1, .lead_wait_us = 2 * SECOND};
+    struct rpc_server_options slow = {.listen = "127.0.0.1:0", .methods = methods};
+    struct rpc_loop *loop;
+    struct rpc_server *server;
+    struct rpc_channel *channel;
+    struct worker *w;
+    struct node_report r;
+    struct lead l = {0};
+    struct error e;
+    char list[2 * ADDRESS_MAX];
+    assert_int_equal(rpc_loop_start(&loop, &e), OK);
+    assert_int_equal(rpc_server_start(loop, &slow, &server, &e), OK);
+    assert_int_equal(worker_start(&quick, &w, &e), OK);
+    snprintf(list, sizeof(list), "%s,%s", worker_address(w), rpc_server_address(server));
+    plan_layers(&l, 2, (int[]){1, 2});
+    assert_int_equal(cluster_connect(list, &l.cluster, &e), OK);
+    struct cluster_options o = options_for(&l, on_disk);
+    assert_int_equal(cluster_assign(l.cluster, &o, &l.first, &l.inbox, &e), ERR_MEMORY);
+    expect_error(&e, ERR_MEMORY, "no memory, after all");
+    cluster_close(l.cluster);
+    assert_int_equal(rpc_channel_open(worker_address(w), &channel, NULL), OK);
+    assert_int_equal(node_ask_report(channel, 2 * SECOND, &r, NULL), OK);
+    assert_int_equal(r.state, NODE_IDLE);
+    assert_string_equal(r.failure, ""); /* it was let go, and had not given up before */
+    rpc_channel_close(channel);
+    worker_stop(w);
+    rpc_server_stop(server);
+    rpc_loop_stop(loop);
+}
+
 static void other_numerics_and_too_little_memory(void **state)
 {
     (void)state;
@@ -773,6 +829,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_new_lead_takes_over),
         cmocka_unit_test(nodes_that_cannot_be_had),
         cmocka_unit_test(another_version),
+        cmocka_unit_test(a_quick_worker_waits_for_a_slow_one),
         cmocka_unit_test(other_numerics_and_too_little_memory),
         cmocka_unit_test(a_worker_that_dies_is_named),
         cmocka_unit_test(a_bad_frame_fails_the_epoch),

@@ -24,7 +24,7 @@
 
 enum {
     MAX_EVENTS = 256,
-    LEAD_WAIT_US = 30 * 1000000, /* between an Assign and the lead's stream */
+    LEAD_WAIT_US = 30 * 1000000,
     TICK_US = 1000000,
     STOP_WAIT_S = 5, /* for a loading that is under way when told to stop */
 };
@@ -42,8 +42,9 @@ struct worker {
 
     pthread_mutex_t lock;
     struct assignment *current;
-    time_us assigned_us; /* when current was loaded; 0: it is not yet */
-    char failure[256];   /* why the current or last one was lost; cleared by the next Assign */
+    time_us lead_us;      /* the last sign of the lead since current was loaded; 0: it is not yet */
+    time_us lead_wait_us; /* for its stream */
+    char failure[256];    /* why the current or last one was lost; cleared by the next Assign */
 };
 
 struct event {
@@ -68,7 +69,7 @@ static bool drop(struct worker *w, uint64_t epoch, const char *why)
     struct assignment *a = w->current;
     if (a != NULL && (epoch == 0 || assignment_epoch(a) == epoch)) {
         w->current = NULL;
-        w->assigned_us = 0;
+        w->lead_us = 0;
         note_failure(w, why);
     } else {
         a = NULL;
@@ -115,13 +116,12 @@ static void handle_event(struct worker *w, const struct event *event)
     pthread_mutex_unlock(&w->work);
 }
 
-/* A lead that assigned and then never came. */
+/* A lead that assigned and then never came. While it waits for slower workers it asks for Stats. */
 static void drop_forgotten(struct worker *w)
 {
     pthread_mutex_lock(&w->lock);
-    bool forgotten = w->current != NULL && w->assigned_us != 0 &&
-                     !assignment_has_lead(w->current) &&
-                     clock_now_us() - w->assigned_us > LEAD_WAIT_US;
+    bool forgotten = w->current != NULL && w->lead_us != 0 && !assignment_has_lead(w->current) &&
+                     clock_now_us() - w->lead_us > w->lead_wait_us;
     uint64_t epoch = forgotten ? assignment_epoch(w->current) : 0;
     pthread_mutex_unlock(&w->lock);
     if (!forgotten)
@@ -194,6 +194,8 @@ static enum err stats(void *context, struct rpc_call *call, const void *request,
     (void)request;
     (void)bytes;
     pthread_mutex_lock(&w->lock);
+    if (w->lead_us != 0)
+        w->lead_us = clock_now_us();
     if (w->current != NULL)
         assignment_stats(w->current, &s);
     else
@@ -223,7 +225,7 @@ static enum err load(struct worker *w, struct assignment *a, struct rpc_call *ca
 {
     pthread_mutex_lock(&w->lock);
     w->current = a;
-    w->assigned_us = 0;
+    w->lead_us = 0;
     w->failure[0] = 0;
     pthread_mutex_unlock(&w->lock);
     time_us start = clock_now_us();
@@ -236,7 +238,7 @@ static enum err load(struct worker *w, struct assignment *a, struct rpc_call *ca
         return err;
     }
     pthread_mutex_lock(&w->lock);
-    w->assigned_us = clock_now_us();
+    w->lead_us = clock_now_us();
     pthread_mutex_unlock(&w->lock);
     int first, last;
     assignment_layers(a, &first, &last);
@@ -425,6 +427,7 @@ enum err worker_start(const struct worker_options *o, struct worker **out, struc
     if (err != OK)
         return err;
     struct worker *w = xcalloc(1, sizeof(*w));
+    w->lead_wait_us = o->lead_wait_us > 0 ? o->lead_wait_us : LEAD_WAIT_US;
     w->events = queue_new(MAX_EVENTS);
     pthread_mutex_init(&w->work, NULL);
     pthread_mutex_init(&w->lock, NULL);
