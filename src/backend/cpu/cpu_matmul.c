@@ -197,42 +197,45 @@ struct gated_job {
     int n;
 };
 
-/* FFN_TOKENS tokens of 32 rows of gate and up become one group of each token's input of down. */
-static void gated_pair(const struct gated_job *job, int pair, int token, int n)
+/* n tokens of the rows of some pairs of gate and up become as many groups of each token's input of
+ * down. n * count <= FFN_TOKENS. */
+static void gated_pairs(const struct gated_job *job, int first_pair, int count, int token, int n)
 {
-    struct cpu *c = job->cpu;
-    const struct kernels *k = &c->kernels;
+    const struct kernels *k = &job->cpu->kernels;
     float gated[FFN_TOKENS * PAIR_ROWS], upped[FFN_TOKENS * PAIR_ROWS];
-    struct quant_group groups[FFN_TOKENS];
-    int panel = 2 * pair, end = panel + 2;
+    size_t cols = (size_t)count * PAIR_ROWS, stride = (size_t)(job->gate->n_rows / GROUP);
+    int panel = 2 * first_pair, end = panel + 2 * count;
     struct matmul m = {.w = job->gate,
-                       .q = c->quantised + (size_t)token * (job->gate->n_cols / GROUP),
+                       .q = job->cpu->quantised + (size_t)token * (job->gate->n_cols / GROUP),
                        .y = gated,
-                       .y_stride = PAIR_ROWS,
+                       .y_stride = cols,
                        .n = n,
                        .first_row = panel * PANEL_ROWS};
     k->matmul[m.w->format](&m, panel, end);
     m.w = job->up;
     m.y = upped;
     k->matmul[m.w->format](&m, panel, end);
-    k->silu_mul(gated, gated, upped, (size_t)n * PAIR_ROWS);
-    k->quantise(groups, gated, (size_t)n);
-    size_t stride = (size_t)(job->gate->n_rows / GROUP);
-    struct quant_group *to = c->gated + (size_t)token * stride + pair;
+    k->silu_mul(gated, gated, upped, (size_t)n * cols);
+    struct quant_group *to = job->cpu->gated + (size_t)token * stride + first_pair;
     for (int t = 0; t < n; t++)
-        to[t * stride] = groups[t];
+        k->quantise(to + t * stride, gated + t * cols, (size_t)count);
 }
 
+/* With few tokens as many pairs at a time as there is room for: going to and fro between gate and up
+ * in small steps, the prefetcher would have to find each stream again. */
 static void gated_part(void *context, int thread_i, int n_threads)
 {
     (void)n_threads;
     const struct gated_job *job = context;
-    int pairs = n_pairs(job->gate), begin, end;
-    int step = even_tokens(job->n, FFN_TOKENS, FFN_TILE);
-    while (pool_take(job->cpu->pool, thread_i, 0, pairs, piece(job->cpu, pairs), &begin, &end)) {
-        for (int t = 0; t < job->n; t += step)
-            for (int pair = begin; pair < end; pair++)
-                gated_pair(job, pair, t, job->n - t < step ? job->n - t : step);
+    int all = n_pairs(job->gate), begin, end;
+    int tokens = even_tokens(job->n, FFN_TOKENS, FFN_TILE);
+    int pairs = job->n < tokens ? FFN_TOKENS / job->n : 1;
+    while (pool_take(job->cpu->pool, thread_i, 0, all, piece(job->cpu, all), &begin, &end)) {
+        for (int t = 0; t < job->n; t += tokens) {
+            int n = job->n - t < tokens ? job->n - t : tokens;
+            for (int pair = begin; pair < end; pair += pairs)
+                gated_pairs(job, pair, end - pair < pairs ? end - pair : pairs, t, n);
+        }
     }
 }
 
