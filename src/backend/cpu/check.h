@@ -26,6 +26,10 @@ void compare_floats(const float *found, const float *expected, size_t n, const c
 /* Floats of a fill; one in 64 an infinity or a NaN when `hostile`. */
 float *values_new(struct random *r, enum fill fill, bool hostile, size_t n);
 
+/* Of this thread's processor time, so that other work on the machine disturbs less. */
+double check_seconds(void);
+
 void check_attention(const struct kernels *k); /* check_attention.c */
+void time_attention(const struct kernels *k);
 
 #endif

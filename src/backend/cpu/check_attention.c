@@ -6,6 +6,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 static const char *const type_names[N_KV_TYPES] = {"f16", "f32", "q8"};
 
@@ -216,4 +219,132 @@ void check_attention(const struct kernels *k)
 {
     check_sizes(k);
     check_rows(k);
+}
+
+/* --- speed --- */
+
+enum { TIMED_HEADS = 8, TIMED_SHARING = 4, TIMED_BYTES = 96 << 20, TIMED_ROWS = 512 };
+
+#if defined(__x86_64__)
+/* What the multiply-add units do at best, Gflop/s: 12 independent chains. */
+__attribute__((target("avx2,fma"))) static double peak(void)
+{
+    __m256 x[12], a = _mm256_set1_ps(0.999f);
+    double best = 1e9;
+    for (int i = 0; i < 12; i++)
+        x[i] = _mm256_set1_ps((float)i);
+    for (int repeat = 0; repeat < 20; repeat++) {
+        double t = check_seconds();
+        for (int i = 0; i < 100000; i++) {
+#pragma GCC unroll 12
+            for (int j = 0; j < 12; j++)
+                x[j] = _mm256_fmadd_ps(x[j], a, a);
+        }
+        t = check_seconds() - t;
+        best = t < best ? t : best;
+    }
+    for (int i = 1; i < 12; i++)
+        x[0] = _mm256_add_ps(x[0], x[i]);
+    volatile float keep = _mm256_cvtss_f32(x[0]);
+    (void)keep;
+    return 12 * 100000 * 16 / best * 1e-9;
+}
+#else
+static double peak(void)
+{
+    return 0;
+}
+#endif
+
+/* Attention of a batch over the layers of a store much larger than the caches. */
+struct timed {
+    struct attention a;
+    uint8_t *cells;
+    size_t layer_bytes;
+    int n_layers;
+    float *scratch;
+};
+
+/* Best of some repetitions of the tiles of `rows` rows from position `first` on, seconds a layer.
+ */
+static double time_rows(const struct kernels *k, struct timed *x, int rows, int tile_rows)
+{
+    double best = 1e9, begin = check_seconds();
+    for (int repeat = 0; repeat < 3 || (repeat < 20 && check_seconds() - begin < 0.5); repeat++) {
+        double t = check_seconds();
+        for (int layer = 0; layer < x->n_layers; layer++) {
+            x->a.cells = x->cells + (size_t)layer * x->layer_bytes;
+            for (int row = 0; row < rows; row += tile_rows) {
+                for (int h = 0; h < TIMED_HEADS; h++) {
+                    struct attention_tile tile = {row, tile_rows, h * TIMED_SHARING, TIMED_SHARING};
+                    k->attention(&x->a, &tile, x->scratch);
+                }
+            }
+        }
+        t = (check_seconds() - t) / x->n_layers;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+static void time_case(const struct kernels *k, enum kv_type type, int head_size, int context,
+                      int rows)
+{
+    struct kv_layout l = kv_layout(type, TIMED_HEADS, head_size);
+    int n_blocks = context / KV_BLOCK_TOKENS, width = TIMED_HEADS * TIMED_SHARING * head_size;
+    size_t scratch_bytes = attention_scratch_floats(&l) * sizeof(float);
+    struct timed x = {.layer_bytes = l.block_bytes * (size_t)n_blocks,
+                      .scratch = cpu_alloc(scratch_bytes)};
+    x.n_layers = rows > 1 ? 1 : (int)(TIMED_BYTES / x.layer_bytes) + 1;
+    size_t bytes = x.layer_bytes * (size_t)x.n_layers;
+    x.cells = cpu_alloc(bytes);
+    int32_t *table = xmalloc((size_t)n_blocks * sizeof *table), positions[TIMED_ROWS];
+    const int32_t *tables[TIMED_ROWS];
+    float *q = xmalloc((size_t)rows * width * sizeof *q), *y = xmalloc((size_t)rows * width * 4);
+    ASSERT(x.cells != NULL && x.scratch != NULL);
+    memset(x.cells, 0x11, bytes); /* small numbers of any type */
+    for (int b = 0; b < n_blocks; b++)
+        table[b] = b;
+    double products = 0;
+    for (int i = 0; i < rows; i++) {
+        positions[i] = context - rows + i;
+        tables[i] = table;
+        products += 2.0 * (positions[i] + 1) * width;
+    }
+    for (int i = 0; i < rows * width; i++)
+        q[i] = (float)(i % 7) - 3.0f;
+    struct batch batch = {rows, positions, tables};
+    x.a = (struct attention){NULL, l, n_blocks, TIMED_HEADS * TIMED_SHARING, TIMED_HEADS, 0.1f,
+                             q,    y, &batch};
+    double t = time_rows(k, &x, rows, rows > 1 ? ATTENTION_QUERIES / TIMED_SHARING : 1);
+    if (rows > 1)
+        printf("%-7s attention %-3s %d/%d heads of %3d, %d rows to %5d: %6.1f Gflop/s\n",
+               k->variant, type_names[type], TIMED_HEADS * TIMED_SHARING, TIMED_HEADS, head_size,
+               rows, context, 2 * products / t * 1e-9);
+    else
+        printf("%-7s attention %-3s %d/%d heads of %3d, 1 row at %5d: %5.1f GB/s, %7.1f us\n",
+               k->variant, type_names[type], TIMED_HEADS * TIMED_SHARING, TIMED_HEADS, head_size,
+               context, (double)x.layer_bytes / t * 1e-9, t * 1e6);
+    cpu_free(x.cells, bytes);
+    cpu_free(x.scratch, scratch_bytes);
+    free(table);
+    free(q);
+    free(y);
+}
+
+void time_attention(const struct kernels *k)
+{
+    static const int contexts[] = {512, 2048, 8192}, sizes[] = {64, 128};
+    static void (*timed)(const struct attention *, const struct attention_tile *, float *);
+    if (k->attention == timed) /* the one of the instruction set before */
+        return;
+    timed = k->attention;
+    for (int s = 0; s < 2; s++) {
+        for (int c = 0; c < 3; c++)
+            time_case(k, KV_F16, sizes[s], contexts[c], 1);
+        time_case(k, KV_Q8, sizes[s], 8192, 1);
+        time_case(k, KV_F16, sizes[s], 512, TIMED_ROWS);
+        time_case(k, KV_F16, sizes[s], 4096, TIMED_ROWS);
+    }
+    printf("256-bit multiply-adds, one thread: %.1f Gflop/s\n", peak());
 }

@@ -373,8 +373,7 @@ static const struct {
 
 /* --- speed --- */
 
-/* Of this thread's processor time, so that other work on the machine disturbs less. */
-static double seconds(void)
+double check_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -386,11 +385,11 @@ static double time_product(const struct kernels *k, const struct product *p, flo
 {
     struct matmul m = {
         .w = &p->w, .x = p->x, .q = p->q, .y = y, .y_stride = (size_t)p->w.n_rows, .n = p->n};
-    double best = 1e9, begin = seconds();
-    for (int i = 0; i < 3 || (i < 30 && seconds() - begin < 0.5); i++) {
-        double t = seconds();
+    double best = 1e9, begin = check_seconds();
+    for (int i = 0; i < 3 || (i < 30 && check_seconds() - begin < 0.5); i++) {
+        double t = check_seconds();
         k->matmul[p->w.format](&m, 0, p->w.n_panels);
-        t = seconds() - t;
+        t = check_seconds() - t;
         best = t < best ? t : best;
     }
     return best;
@@ -406,11 +405,11 @@ static double read_bandwidth(void)
     memset(p, 1, bytes);
     double best = 1e9;
     for (int i = 0; i < 5; i++) {
-        double t = seconds();
+        double t = check_seconds();
         for (size_t j = 0; j < n; j += 8)
             for (int l = 0; l < 8; l++)
                 sums[l] += p[j + l];
-        t = seconds() - t;
+        t = check_seconds() - t;
         best = t < best ? t : best;
     }
     volatile uint64_t keep =
@@ -462,8 +461,10 @@ int main(int argc, char **argv)
             printf("%-7s %-14s %6d comparisons, %d differ\n", isa->name, checks[i].op,
                    n_compared - before, n_failures - failed);
         }
-        if (timing)
+        if (timing) {
             time_products(&k);
+            time_attention(&k);
+        }
     }
     if (timing)
         printf("plain reading of memory, one thread: %.1f GB/s\n", read_bandwidth());
