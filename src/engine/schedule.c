@@ -1,13 +1,9 @@
-/* How a step is put together. Sequences and their lists are in sequences.c, slots and blocks in
- * kv/slot_book.c, guesses in draft.c, times in pace.c. Flights are a circle of records of what each step
+/* How a step is put together. Who has slots and blocks is decided in admission.c; sequences and their
+ * lists are in sequences.c, guesses in draft.c, times in pace.c. Flights are a circle of records of what each step
  * carried, so that its return can be settled. */
-#include "engine/schedule.h"
+#include "engine/schedule_impl.h"
 
-#include "base/bounds.h"
 #include "base/panic.h"
-#include "engine/pace.h"
-#include "engine/sequence_impl.h"
-#include "kv/slot_book.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -16,46 +12,6 @@
 enum {
     DEFAULT_MIN_CHUNK = 32,
     MAX_STEP_GUESSES = 64, /* of all sequences in a step: bounds the lead's logits */
-    MANY_UPDATES = STEP_MAX_UPDATES / 2, /* what can wait does so: there must be room for the rest */
-};
-
-/* Part of a step: rows of one sequence. */
-struct share {
-    int sequence;
-    uint64_t life;
-    int n_rows, n_wanted; /* the last n_wanted rows want logits */
-};
-
-struct flight {
-    struct share *shares; /* [max_rows] */
-    int n_shares, n_rows;
-    int64_t sent_us;
-};
-
-/* A row that wanted logits, of the step that returned last. */
-struct wanted {
-    int sequence;
-    uint64_t life;
-    int n_right_before; /* it counts when so many guesses in front of it were right */
-};
-
-struct schedule {
-    struct schedule_options options;
-    struct slot_book *book;
-    struct sequences sequences;
-    struct flight *flights; /* circle */
-    int oldest_flight, n_in_flight;
-    uint64_t n_steps; /* made so far: the number of the one at hand */
-    struct step_row *rows; /* of the step at hand */
-    int n_rows, n_step_guesses;
-    struct step_update *updates; /* what the next step must tell the stages */
-    int n_updates;
-    bool updates_taken; /* they went out with the last step */
-    struct wanted *wanted;
-    int n_wanted;
-    struct pace pace;
-    int64_t now_us, returned_us;
-    struct schedule_counts totals;
 };
 
 static struct list *list_of(struct schedule *s, enum list_kind kind)
@@ -201,127 +157,6 @@ void schedule_end(struct schedule *s, int sequence)
     sequences_give_back(&s->sequences, sequence);
 }
 
-/* ---- blocks ---- */
-
-/* Its blocks are needed: back into the line, with its tokens, to be computed again. */
-static void preempt(struct schedule *s, int i)
-{
-    struct sequence *q = &s->sequences.all[i];
-    slot_book_close(s->book, q->slot);
-    q->slot = -1;
-    q->life = ++s->sequences.n_lives;
-    q->n_sent = q->n_guesses = q->n_right = 0;
-    q->waiting_since = s->now_us;
-    q->account.n_preempted++;
-    s->totals.preempted++;
-    list_insert(&s->sequences, i, LIST_WAITING);
-}
-
-/* The last in rank behind i that holds blocks and has no rows in this step; -1: nobody. */
-static int find_victim(const struct schedule *s, int i)
-{
-    const struct sequence *all = s->sequences.all;
-    int victim = -1;
-    for (enum list_kind kind = LIST_PROMPT; kind <= LIST_DECODING; kind++)
-        for (int j = s->sequences.lists[kind].first; j >= 0; j = all[j].after)
-            if (sequence_before(&all[i], &all[j]) && all[j].in_step != s->n_steps + 1 &&
-                slot_book_covers(s->book, all[j].slot) > 0 &&
-                (victim < 0 || sequence_before(&all[victim], &all[j])))
-                victim = j;
-    return victim;
-}
-
-/* Make the table of i cover n positions, at the cost of those behind it in rank. Answers how many it
- * covers of them. */
-static int cover(struct schedule *s, int i, int n)
-{
-    const struct sequence *q = &s->sequences.all[i];
-    for (;;) {
-        int covered = slot_book_extend(s->book, q->slot, n);
-        int victim = covered < n ? find_victim(s, i) : -1;
-        if (victim < 0)
-            return covered < n ? covered : n;
-        preempt(s, victim);
-    }
-}
-
-/* ---- admission ---- */
-
-static int n_running(const struct schedule *s)
-{
-    return s->sequences.lists[LIST_PROMPT].length + s->sequences.lists[LIST_DECODING].length;
-}
-
-/* Blocks that running sequences will ask for soon: the rest of their prompts, and one each. */
-static int64_t blocks_spoken_for(const struct schedule *s)
-{
-    int64_t n = n_running(s);
-    for (int i = s->sequences.lists[LIST_PROMPT].first; i >= 0; i = s->sequences.all[i].after) {
-        const struct sequence *q = &s->sequences.all[i];
-        int missing = slot_book_blocks_for(q->n_tokens) -
-                      slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
-        n += missing > 0 ? missing : 0;
-    }
-    return n;
-}
-
-/* Is there room for q, if so many more blocks were available? Alone it always fits. */
-static bool fits(const struct schedule *s, const struct sequence *q, int64_t n_more)
-{
-    if (n_running(s) == 0)
-        return true;
-    int64_t available =
-        block_pool_available(slot_book_pool(s->book)) + n_more - blocks_spoken_for(s);
-    int needed = slot_book_blocks_for(q->n_tokens);
-    return needed <= available ||
-           needed - slot_book_n_shareable(s->book, q->tokens, q->n_tokens - 1) <= available;
-}
-
-/* Can running sequences of lower priority make room for q? The last of them, or -1. */
-static int find_lower(const struct schedule *s, const struct sequence *q)
-{
-    const struct sequence *all = s->sequences.all;
-    int last = -1;
-    int64_t n_blocks = 0;
-    for (enum list_kind kind = LIST_PROMPT; kind <= LIST_DECODING; kind++)
-        for (int j = s->sequences.lists[kind].first; j >= 0; j = all[j].after)
-            if (all[j].priority < q->priority) {
-                n_blocks += slot_book_covers(s->book, all[j].slot) / KV_BLOCK_TOKENS;
-                last = last < 0 || sequence_before(&all[last], &all[j]) ? j : last;
-            }
-    return last >= 0 && fits(s, q, n_blocks) ? last : -1;
-}
-
-static void start(struct schedule *s, int i)
-{
-    struct sequence *q = &s->sequences.all[i];
-    q->slot = slot_book_open(s->book);
-    ASSERT(q->slot >= 0);
-    int64_t waited = s->now_us - q->waiting_since;
-    *(q->account.started ? &q->account.stalled_us : &q->account.queued_us) += waited;
-    if (!q->account.started)
-        s->totals.prompt_tokens += (uint64_t)q->n_prompt;
-    q->account.started = true;
-    list_insert(&s->sequences, i, LIST_PROMPT);
-}
-
-/* Waiting sequences get slots, in rank, as long as slots and blocks last. */
-static void admit(struct schedule *s)
-{
-    while (list_of(s, LIST_WAITING)->length > 0 && s->n_updates < MANY_UPDATES) {
-        int i = list_of(s, LIST_WAITING)->first;
-        const struct sequence *q = &s->sequences.all[i];
-        if (n_running(s) < s->options.n_slots && fits(s, q, 0)) {
-            start(s, i);
-            continue;
-        }
-        int lower = find_lower(s, q);
-        if (lower < 0)
-            return;
-        preempt(s, lower);
-    }
-}
-
 /* ---- rows ---- */
 
 static void put_row(struct schedule *s, const struct sequence *q, int32_t token, int position,
@@ -395,7 +230,7 @@ static void schedule_decoding(struct schedule *s, struct flight *flight)
         struct sequence *q = &s->sequences.all[i];
         if (flight->n_shares == most || s->n_rows == s->options.max_rows)
             return;
-        bool ready = q->n_sent < q->n_tokens && cover(s, i, q->n_tokens) == q->n_tokens;
+        bool ready = q->n_sent < q->n_tokens && schedule_cover(s, i, q->n_tokens) == q->n_tokens;
         int next = q->after; /* who it was before may have been preempted */
         if (ready) {
             int others = least_of(left, most - flight->n_shares) - 1;
@@ -451,7 +286,7 @@ static void schedule_prompts(struct schedule *s, struct flight *flight)
         bool now = reuse(s, q);
         int n = now ? least_of(q->n_tokens - q->n_sent, left) : 0;
         if (n > 0)
-            n = cover(s, i, q->n_sent + n) - q->n_sent;
+            n = schedule_cover(s, i, q->n_sent + n) - q->n_sent;
         if (now && n <= 0)
             return; /* no blocks: and nobody overtakes */
         int next = q->after;
@@ -477,8 +312,8 @@ static void serve_first(struct schedule *s)
     struct sequence *q = &s->sequences.all[i];
     int n = least_of(q->n_tokens, q->n_sent + s->options.max_rows);
     int missing = slot_book_blocks_for(n) - slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
-    if (missing > block_pool_available(slot_book_pool(s->book)) - n_running(s) && reuse(s, q))
-        cover(s, i, least_of(q->n_tokens, q->n_sent + s->options.max_rows));
+    if (missing > block_pool_available(slot_book_pool(s->book)) - schedule_n_running(s) && reuse(s, q))
+        schedule_cover(s, i, least_of(q->n_tokens, q->n_sent + s->options.max_rows));
 }
 
 bool schedule_next(struct schedule *s, struct step *step)
@@ -492,7 +327,7 @@ bool schedule_next(struct schedule *s, struct step *step)
     int flight_i = (s->oldest_flight + s->n_in_flight) % s->options.n_flights;
     struct flight *flight = &s->flights[flight_i];
     s->n_rows = s->n_step_guesses = flight->n_shares = 0;
-    admit(s);
+    schedule_admit(s);
     serve_first(s);
     schedule_decoding(s, flight);
     schedule_prompts(s, flight);
@@ -603,7 +438,7 @@ void schedule_count(const struct schedule *s, struct schedule_counts *out)
     const struct block_pool *pool = slot_book_pool(s->book);
     *out = s->totals;
     out->waiting = s->sequences.lists[LIST_WAITING].length;
-    out->running = n_running(s);
+    out->running = schedule_n_running(s);
     out->in_flight = s->n_in_flight;
     out->slots_used = slot_book_n_open(s->book);
     out->blocks_used = block_pool_used(pool);

@@ -21,7 +21,7 @@ struct rig {
 };
 
 struct rig_options {
-    int n_stages, n_flights, max_rows, n_slots, n_blocks, max_queued;
+    int n_stages, n_flights, max_rows, n_slots, n_blocks, max_queued, max_draft;
     int64_t cost_us;
     const struct tokenizer *tokenizer;
 };
@@ -51,6 +51,7 @@ static struct rig rig_start(struct rig_options o)
                                     .n_slots = ring.shape.n_slots,
                                     .max_rows = ring.shape.max_rows,
                                     .n_flights = o.n_flights,
+                                    .max_draft = o.max_draft,
                                     .max_queued = o.max_queued > 0 ? o.max_queued : 100};
     assert_int_equal(engine_new(&engine, &rig.engine, &e), OK);
     return rig;
@@ -222,6 +223,7 @@ static void tokens_do_not_depend_on_the_ring(void **state)
         {.n_stages = 2},
         {.n_stages = 3, .max_rows = 5, .n_slots = 3},
         {.n_stages = 4, .n_blocks = 9, .n_flights = 2},
+        {.n_stages = 2, .n_blocks = 5, .max_draft = 8}, /* they take the blocks from each other */
     };
     static struct heard heard[N_REQUESTS];
     for (size_t r = 0; r < sizeof(rings) / sizeof(rings[0]); r++) {
@@ -282,6 +284,200 @@ static void many_threads_at_once(void **state)
     }
     for (int i = 0; i < N_CLIENTS; i++)
         pthread_join(clients[i].thread, NULL);
+    assert_all_free(rig.engine);
+    rig_stop(&rig);
+}
+
+/* ---- what is computed once, or again ---- */
+
+static struct request_options plain(int32_t *prompt, int n_prompt, int max_tokens, struct heard *h)
+{
+    for (int j = 0; j < n_prompt; j++)
+        prompt[j] = (7 * j + j * j) % SIM_VOCAB;
+    return (struct request_options){.prompt = prompt,
+                                    .n_prompt = n_prompt,
+                                    .max_tokens = max_tokens,
+                                    .sampling = SAMPLING_GREEDY,
+                                    .ignore_eos = true,
+                                    .on_event = hear,
+                                    .context = h};
+}
+
+static uint64_t submit_options(struct engine *g, const struct request_options *o)
+{
+    struct error e = {.text = ""};
+    uint64_t id;
+    if (engine_submit(g, o, &id, &e) != OK)
+        fail_msg("%s", e.text);
+    return id;
+}
+
+static void a_prompt_is_computed_once(void **state)
+{
+    (void)state;
+    struct rig rig = rig_start((struct rig_options){.n_stages = 2});
+    struct heard heard[4];
+    int32_t prompt[CONTEXT];
+    for (int i = 0; i < 4; i++) {
+        heard_init(&heard[i]);
+        struct request_options o = plain(prompt, 100, 3, &heard[i]);
+        submit_options(rig.engine, &o);
+        wait_end(&heard[i]);
+        assert_int_equal(heard[i].timings.n_cached, i == 0 ? 0 : 96); /* whole blocks */
+        assert_memory_equal(heard[i].tokens, heard[0].tokens, 3 * sizeof(heard[0].tokens[0]));
+    }
+    struct engine_stats stats;
+    engine_stats(rig.engine, &stats);
+    assert_int_equal(stats.cached_tokens, 3 * 96);
+    assert_int_equal(stats.started_tokens, 400);
+    assert_true(stats.rows <= 100 + 3 * 4 + 4 * 2);
+    assert_all_free(rig.engine);
+    rig_stop(&rig);
+}
+
+/* A stream that repeats itself takes fewer steps than it has tokens, and has the same tokens. */
+static void guessing_ahead_saves_steps(void **state)
+{
+    (void)state;
+    static const struct logit_bias few[] = {{.token = 3, .bias = 100}, {.token = 9, .bias = 99.5f}};
+    struct heard heard[2];
+    uint64_t steps[2];
+    for (int draft = 0; draft < 2; draft++) {
+        struct rig rig = rig_start((struct rig_options){.n_stages = 2, .max_draft = 8 * draft});
+        int32_t prompt[CONTEXT];
+        heard_init(&heard[draft]);
+        struct request_options o = plain(prompt, 10, 100, &heard[draft]);
+        o.sampling.logit_bias = few;
+        o.sampling.n_logit_bias = 2;
+        submit_options(rig.engine, &o);
+        wait_end(&heard[draft]);
+        assert_int_equal(heard[draft].n_tokens, 100);
+        struct engine_stats stats;
+        engine_stats(rig.engine, &stats);
+        steps[draft] = stats.steps;
+        assert_int_equal(heard[draft].timings.n_guessed > 0, draft);
+        assert_int_equal(stats.right, heard[draft].timings.n_right);
+        rig_stop(&rig);
+    }
+    assert_memory_equal(heard[0].tokens, heard[1].tokens, 100 * sizeof(heard[0].tokens[0]));
+    assert_int_equal(steps[0], 100);
+    assert_true(steps[1] < 80);
+}
+
+/* ---- a crowd ---- */
+
+enum { N_CROWD = 500 };
+
+/* 500 requests at once against 6 blocks: each is answered, or refused at the door; the order in
+ * which the answers begin is that of arrival. */
+static void a_crowd_is_answered_or_refused(void **state)
+{
+    (void)state;
+    static struct heard heard[N_CROWD];
+    struct rig rig = rig_start((struct rig_options){
+        .n_stages = 3, .n_blocks = 6, .n_slots = 6, .max_queued = 300, .max_draft = 4});
+    bool refused[N_CROWD];
+    int n_refused = 0;
+    for (int i = 0; i < N_CROWD; i++) {
+        int32_t prompt[64];
+        heard_init(&heard[i]);
+        struct request_options o = request_of(i % N_REQUESTS, prompt, &heard[i]);
+        uint64_t id;
+        struct error e;
+        enum err err = engine_submit(rig.engine, &o, &id, &e);
+        assert_true(err == OK || err == ERR_FULL);
+        refused[i] = err != OK;
+        n_refused += refused[i];
+    }
+    time_us longest = 0;
+    for (int i = 0; i < N_CROWD; i++) {
+        if (refused[i]) {
+            assert_int_equal(heard[i].n_last, 0);
+            continue;
+        }
+        wait_end(&heard[i]);
+        assert_as_alone(&heard[i], i % N_REQUESTS);
+        /* Nobody is overtaken by more than those who run beside it. */
+        assert_true(heard[i].timings.queued_us >= longest - 2000000);
+        longest = heard[i].timings.queued_us > longest ? heard[i].timings.queued_us : longest;
+    }
+    assert_in_range(n_refused, 1, N_CROWD - 306);
+    struct engine_stats stats;
+    engine_stats(rig.engine, &stats);
+    assert_int_equal(stats.refused, n_refused);
+    assert_int_equal(stats.requests, N_CROWD - n_refused);
+    assert_int_equal(stats.ended[FINISH_LENGTH], N_CROWD - n_refused);
+    assert_int_equal(stats.whole.n, N_CROWD - n_refused);
+    assert_all_free(rig.engine);
+    rig_stop(&rig);
+}
+
+/* Six long answers in the memory of two: they take turns, and lose nothing by it. */
+static void who_gives_way_loses_no_token(void **state)
+{
+    (void)state;
+    enum { N = 6, TOKENS = 70 };
+    static struct heard heard[2][N];
+    for (int small = 0; small < 2; small++) {
+        struct rig rig = rig_start((struct rig_options){
+            .n_stages = 2, .n_blocks = small ? 10 : 60, .n_slots = N, .max_draft = 4});
+        for (int i = 0; i < N; i++) {
+            int32_t prompt[CONTEXT];
+            heard_init(&heard[small][i]);
+            struct request_options o = plain(prompt, 5 + i, TOKENS, &heard[small][i]);
+            o.sampling.temperature = 1;
+            o.sampling.seed = (uint64_t)i;
+            submit_options(rig.engine, &o);
+        }
+        int n_preempted = 0;
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(wait_end(&heard[small][i]), FINISH_LENGTH);
+            assert_int_equal(heard[small][i].n_tokens, TOKENS);
+            n_preempted += heard[small][i].timings.n_preempted;
+        }
+        assert_int_equal(n_preempted > 0, small);
+        assert_int_equal(heard[small][0].timings.n_preempted, 0); /* the first never gives way */
+        assert_all_free(rig.engine);
+        rig_stop(&rig);
+    }
+    for (int i = 0; i < N; i++)
+        assert_memory_equal(heard[0][i].tokens, heard[1][i].tokens, TOKENS * sizeof(int32_t));
+}
+
+static void priorities_and_deadlines(void **state)
+{
+    (void)state;
+    struct rig rig = rig_start((struct rig_options){.n_stages = 1, .n_slots = 1, .cost_us = 2000});
+    struct heard slow, late, urgent, overdue;
+    int32_t prompt[CONTEXT];
+    heard_init(&slow);
+    heard_init(&late);
+    heard_init(&urgent);
+    heard_init(&overdue);
+    struct request_options o = plain(prompt, 5, 60, &slow);
+    submit_options(rig.engine, &o);
+    wait_tokens(&slow, 1);
+    o = plain(prompt, 6, 60, &late);
+    o.deadline_us = 30000;
+    submit_options(rig.engine, &o); /* waits behind the first until it is too late */
+    o = plain(prompt, 7, 5, &urgent);
+    o.priority = 1;
+    submit_options(rig.engine, &o); /* takes the slot of the first */
+    assert_int_equal(wait_end(&urgent), FINISH_LENGTH);
+    assert_int_equal(slow.finish, FINISH_NONE);
+    assert_int_equal(wait_end(&late), FINISH_ERROR);
+    assert_int_equal(late.error.code, ERR_TIMEOUT);
+    assert_non_null(strstr(late.error.text, "30 ms"));
+    assert_int_equal(late.n_tokens, 0);
+    assert_int_equal(wait_end(&slow), FINISH_LENGTH);
+    assert_int_equal(slow.n_tokens, 60);
+    assert_int_equal(slow.timings.n_preempted, 1);
+    assert_true(slow.timings.stalled_us > 0);
+    o = plain(prompt, 5, -1, &overdue);
+    o.deadline_us = 100000;
+    submit_options(rig.engine, &o); /* runs, but not that long */
+    assert_int_equal(wait_end(&overdue), FINISH_ERROR);
+    assert_in_range(overdue.n_tokens, 1, 60);
     assert_all_free(rig.engine);
     rig_stop(&rig);
 }
@@ -594,6 +790,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_the_ring),
         cmocka_unit_test(many_threads_at_once),
+        cmocka_unit_test(a_prompt_is_computed_once),
+        cmocka_unit_test(guessing_ahead_saves_steps),
+        cmocka_unit_test(a_crowd_is_answered_or_refused),
+        cmocka_unit_test(who_gives_way_loses_no_token),
+        cmocka_unit_test(priorities_and_deadlines),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(the_context_ends_a_request),
         cmocka_unit_test(a_full_house_says_so),
