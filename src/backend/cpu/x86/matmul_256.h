@@ -177,13 +177,6 @@ FORCE_INLINE void tile(const struct decoded *w, size_t n_groups, const struct ti
     }
 }
 
-/* Ask for `bytes` from `at`, spread over the tiles: part i of n. */
-FORCE_INLINE void prefetch_part(const uint8_t *at, size_t bytes, size_t i, size_t n)
-{
-    for (size_t line = bytes * i / n & ~(size_t)63; line < bytes * (i + 1) / n; line += 64)
-        _mm_prefetch((const char *)at + line, _MM_HINT_T0);
-}
-
 /* The tokens of a product that one decoding serves. */
 struct tokens {
     struct tile_x x; /* of the first */
