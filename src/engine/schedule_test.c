@@ -483,6 +483,61 @@ static void prompts_leave_streams_their_pace(void **state)
     assert_int_equal(chunk_beside_a_stream(1000, 0), 8);     /* impossible: still it goes on */
 }
 
+static int by_value(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* 16 streams, then a prompt of 4096 tokens: p99 of the times between tokens while it is computed, in
+ * hundredths of the median before. A step lasts 30 ms and 2 ms a row, give or take a tenth. */
+static int64_t stretch_by_a_long_prompt(float max_stretch, int *n_steps)
+{
+    enum { STREAMS = 16, BEFORE = 50, MOST = 2000 };
+    struct schedule *s = schedule_new(&(struct schedule_options){.max_context = 9000,
+                                                                 .n_blocks = 3000,
+                                                                 .n_slots = 32,
+                                                                 .max_rows = 512,
+                                                                 .n_flights = 1,
+                                                                 .max_sequences = 32,
+                                                                 .max_stretch = max_stretch});
+    static int32_t prompt[4096];
+    static int64_t gaps[MOST];
+    int64_t now = 1;
+    int n = 0, longest = -1, n_tokens = 4096;
+    unsigned seed = 9;
+    for (int i = 0; i < STREAMS; i++)
+        add(s, 20 + i, 5000);
+    for (; n < MOST && n_tokens == 4096; n++) {
+        struct step step;
+        if (n == BEFORE)
+            longest = add_tokens(s, prompt, 4096, 9, 0);
+        schedule_clock(s, now);
+        assert_true(schedule_next(s, &step));
+        int64_t us = 30000 + 2000 * (int64_t)step.n_rows;
+        gaps[n] = us + us * (rand_r(&seed) % 200 - 100) / 1000;
+        schedule_clock(s, now += gaps[n]); /* each stream has a row in each step */
+        return_and_push(s);
+        if (longest >= 0)
+            schedule_tokens(s, longest, &n_tokens);
+    }
+    schedule_free(s);
+    *n_steps = n - BEFORE;
+    qsort(gaps + 10, BEFORE - 10, sizeof(gaps[0]), by_value);
+    qsort(gaps + BEFORE, (size_t)*n_steps, sizeof(gaps[0]), by_value);
+    return 100 * gaps[BEFORE + *n_steps * 99 / 100] / gaps[10 + (BEFORE - 10) / 2];
+}
+
+static void a_long_prompt_does_not_stall_streams(void **state)
+{
+    (void)state;
+    int n_steps;
+    assert_true(stretch_by_a_long_prompt(1.6f, &n_steps) <= 200);
+    assert_in_range(n_steps, 150, 300); /* and it comes to its end: 18 rows a step */
+    assert_true(stretch_by_a_long_prompt(0, &n_steps) > 1000);
+    assert_in_range(n_steps, 8, 10);
+}
+
 static void waiting_is_accounted(void **state)
 {
     (void)state;
@@ -785,6 +840,7 @@ int main(void)
         cmocka_unit_test(guesses_never_pass_the_room),
         cmocka_unit_test(an_ended_sequence_takes_no_more_guesses),
         cmocka_unit_test(prompts_leave_streams_their_pace),
+        cmocka_unit_test(a_long_prompt_does_not_stall_streams),
         cmocka_unit_test(waiting_is_accounted),
         cmocka_unit_test(room_is_held_down),
         cmocka_unit_test(random_life_keeps_the_rules),

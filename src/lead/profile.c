@@ -14,7 +14,7 @@ static const struct sizes sizes[N_PROFILES] = {
                              .max_rows = 512,
                              .max_queued = 128,
                              .max_draft = 8,
-                             .max_stretch = 1.8f,
+                             .max_stretch = 1.6f,
                              .kv_share = 0.25f},
     [PROFILE_THROUGHPUT] = {.n_slots = 64,
                             .max_rows = 1024,
@@ -25,7 +25,7 @@ static const struct sizes sizes[N_PROFILES] = {
                             .max_rows = 128,
                             .max_queued = 64,
                             .max_draft = 8,
-                            .max_stretch = 1.8f,
+                            .max_stretch = 1.6f,
                             .kv_share = 0.1f},
 };
 
