@@ -51,18 +51,17 @@ void quantise_avx2(struct quant_group *q, const float *x, size_t n_groups)
 void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n_cols)
 {
     __m256 low = _mm256_setzero_ps(), high = _mm256_setzero_ps();
-    for (int i = 0; i < n_cols; i += 16) {
-        __m256i lanes = first_lanes_avx2(n_cols - i), more = first_lanes_avx2(n_cols - i - 8);
-        __m256 a = _mm256_maskload_ps(x + i, lanes), b = _mm256_maskload_ps(x + i + 8, more);
-        low = choose(lanes, _mm256_fmadd_ps(a, a, low), low);
-        high = choose(more, _mm256_fmadd_ps(b, b, high), high);
+    for (int i = 0; i < n_cols; i += 16) { /* lanes that do not exist add 0 * 0 */
+        __m256 a = load_first(x + i, n_cols - i), b = load_first(x + i + 8, n_cols - i - 8);
+        low = _mm256_fmadd_ps(a, a, low);
+        high = _mm256_fmadd_ps(b, b, high);
     }
     float mean = stripe_tree_avx2(low, high) / (float)n_cols;
     __m256 scale = _mm256_set1_ps(1.0f / sqrtf(mean + eps));
     for (int i = 0; i < n_cols; i += 8) {
-        __m256i lanes = first_lanes_avx2(n_cols - i);
-        __m256 v = _mm256_mul_ps(_mm256_maskload_ps(x + i, lanes), scale);
-        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(v, _mm256_maskload_ps(gain + i, lanes)));
+        int n = n_cols - i;
+        __m256 v = _mm256_mul_ps(load_first(x + i, n), scale);
+        store_first(y + i, n, _mm256_mul_ps(v, load_first(gain + i, n)));
     }
 }
 
@@ -70,24 +69,22 @@ void silu_mul_avx2(float *y, const float *gate, const float *up, size_t n)
 {
     const __m256 one = _mm256_set1_ps(1.0f), minus = _mm256_set1_ps(-0.0f);
     for (size_t i = 0; i < n; i += 8) {
-        __m256i lanes = first_lanes_avx2((long)(n - i));
-        __m256 g = _mm256_maskload_ps(gate + i, lanes);
+        long left = (long)(n - i);
+        __m256 g = load_first(gate + i, left);
         __m256 divisor = _mm256_add_ps(one, exact_expf_avx2(_mm256_xor_ps(g, minus)));
-        __m256 v = _mm256_mul_ps(_mm256_div_ps(g, divisor), _mm256_maskload_ps(up + i, lanes));
-        _mm256_maskstore_ps(y + i, lanes, v);
+        store_first(y + i, left,
+                    _mm256_mul_ps(_mm256_div_ps(g, divisor), load_first(up + i, left)));
     }
 }
 
 static void rotate_halves(float *head, const float *turn, int n_pairs)
 {
     for (int i = 0; i < n_pairs; i += 8) {
-        __m256i lanes = first_lanes_avx2(n_pairs - i);
-        __m256 a = _mm256_maskload_ps(head + i, lanes);
-        __m256 b = _mm256_maskload_ps(head + n_pairs + i, lanes);
-        __m256 c = _mm256_maskload_ps(turn + i, lanes);
-        __m256 s = _mm256_maskload_ps(turn + n_pairs + i, lanes);
-        _mm256_maskstore_ps(head + i, lanes, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
-        _mm256_maskstore_ps(head + n_pairs + i, lanes, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+        int n = n_pairs - i;
+        __m256 a = load_first(head + i, n), b = load_first(head + n_pairs + i, n);
+        __m256 c = load_first(turn + i, n), s = load_first(turn + n_pairs + i, n);
+        store_first(head + i, n, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+        store_first(head + n_pairs + i, n, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
     }
 }
 
@@ -97,13 +94,13 @@ static void rotate_neighbours(float *head, const float *turn, int n_pairs)
     const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
     for (int i = 0; i < n_pairs; i += 4) {
         int left = n_pairs - i < 4 ? n_pairs - i : 4;
-        __m256i lanes = first_lanes_avx2(2 * left), pairs = first_lanes_avx2(left);
-        __m256 x = _mm256_maskload_ps(head + 2 * i, lanes);
+        __m256i pairs = first_lanes_avx2(left);
+        __m256 x = load_first(head + 2 * i, 2 * left);
         __m256 c = _mm256_permutevar8x32_ps(_mm256_maskload_ps(turn + i, pairs), twice);
         __m256 s = _mm256_permutevar8x32_ps(_mm256_maskload_ps(turn + n_pairs + i, pairs), twice);
         __m256 other = _mm256_permute_ps(x, 0xb1);
         __m256 y = _mm256_fmaddsub_ps(x, c, _mm256_mul_ps(other, s));
-        _mm256_maskstore_ps(head + 2 * i, lanes, y);
+        store_first(head + 2 * i, 2 * left, y);
     }
 }
 
@@ -119,10 +116,10 @@ void to_f16_avx2(struct f16 *dst, const float *src, size_t n)
 {
     enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
     for (size_t i = 0; i < n; i += 8) {
-        __m256i lanes = first_lanes_avx2((long)(n - i));
-        __m128i half = _mm256_cvtps_ph(_mm256_maskload_ps(src + i, lanes), NEAREST);
-        struct f16 buffer[8];
-        _mm_storeu_si128((__m128i *)buffer, half);
-        memcpy(dst + i, buffer, (n - i < 8 ? n - i : 8) * sizeof *dst);
+        __m128i half = _mm256_cvtps_ph(load_first(src + i, (long)(n - i)), NEAREST);
+        if (n - i >= 8)
+            _mm_storeu_si128((__m128i *)(dst + i), half);
+        else
+            memcpy(dst + i, &half, (n - i) * sizeof *dst);
     }
 }
