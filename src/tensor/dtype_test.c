@@ -45,7 +45,7 @@ static void sizes_follow_from_layouts(void **state)
     }
 }
 
-static void exactly_six_are_computable(void **state)
+static void exactly_seven_are_computable(void **state)
 {
     (void)state;
     int n = 0;
@@ -53,10 +53,10 @@ static void exactly_six_are_computable(void **state)
         const struct dtype_info *info = dtype_info(type);
         n += info != NULL && info->computable;
     }
-    assert_int_equal(n, 6);
-    static const uint32_t can[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
-                                   DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
-    for (size_t i = 0; i < 6; i++)
+    assert_int_equal(n, 7);
+    static const uint32_t can[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0,
+                                   DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K};
+    for (size_t i = 0; i < 7; i++)
         assert_true(dtype_info(can[i])->computable);
 }
 
@@ -107,8 +107,10 @@ static void row_bytes_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes_follow_from_layouts),  cmocka_unit_test(exactly_six_are_computable),
-        cmocka_unit_test(names_lead_back_to_numbers), cmocka_unit_test(unknown_numbers),
+        cmocka_unit_test(sizes_follow_from_layouts),
+        cmocka_unit_test(exactly_seven_are_computable),
+        cmocka_unit_test(names_lead_back_to_numbers),
+        cmocka_unit_test(unknown_numbers),
         cmocka_unit_test(row_bytes_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
