@@ -12,6 +12,7 @@ enum { GUARD_BYTE = 0xa7 };
 
 extern const char *const fill_names[N_FILLS];
 extern struct kernels ref; /* the reference kernels */
+extern int check_every;    /* of the costly cases, one in this many is run */
 
 /* `bytes` writable bytes between guards, off any alignment by `skew` bytes. */
 void *guarded_new(size_t bytes, size_t skew);

@@ -141,6 +141,9 @@ static void attend_in_chunks(const struct kernels *k, const struct attention_dat
 
 static void check_case(const struct kernels *k, const struct attention_case *c)
 {
+    static int n_cases;
+    if (n_cases++ % check_every != 0)
+        return;
     struct attention_data x;
     data_init(&x, c);
     size_t bytes = x.n * sizeof(float);
@@ -217,6 +220,8 @@ static void check_rows(const struct kernels *k)
 
 void check_attention(const struct kernels *k)
 {
+    if (k->attention == ref.attention) /* an instruction set that has none of its own */
+        return;
     check_sizes(k);
     check_rows(k);
 }
