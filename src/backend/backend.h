@@ -167,8 +167,9 @@ void backend_gated_ffn(struct backend *b, struct tensor *x, const struct gated_f
 void backend_gated_ffn_steps(struct backend *b, struct tensor *x, const struct gated_ffn *f, int n);
 
 /* The CPU backend (src/backend/cpu). `pool` is borrowed and outlives it. SHOAL_CPU holds the
- * instruction set down: ref, avx2, avxvnni, avx512 (needs VNNI), neon; unset: the best there is; a
- * value that is not one of them, or that this processor lacks, is ERR_INVALID naming both. */
+ * instruction set down: ref; avx2, avxvnni, avx512 (needs VNNI); neon, dotprod, i8mm; unset: the
+ * best there is; a value that is not one of them, or that this processor lacks, is ERR_INVALID
+ * naming both. */
 enum err backend_cpu_open(struct pool *pool, struct backend **out, struct error *e);
 
 /* The simulated backend (src/backend/sim): no arithmetic, every value is a hash of all that a real

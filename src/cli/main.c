@@ -35,7 +35,7 @@ static void print_help(FILE *to)
         fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].what);
     fprintf(to,
             "\nshoal %s. SHOAL_LOG (error, warn, info, debug) sets how much is told on stderr, "
-            "SHOAL_CPU\n(ref, avx2, avx512) holds the instruction set down.\n",
+            "SHOAL_CPU\n(ref, avx2, avx512; neon, dotprod, i8mm) holds the instruction set down.\n",
             SHOAL_VERSION);
 }
 

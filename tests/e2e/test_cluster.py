@@ -15,13 +15,16 @@ def supported_isas():
     info = pathlib.Path("/proc/cpuinfo")
     flags = set()
     for line in info.read_text("utf-8").splitlines() if info.exists() else ():
-        if line.startswith("flags"):
+        if line.startswith(("flags", "Features")):
             flags.update(line.split(":", 1)[1].split())
     isas = ["ref"]
     if {"avx2", "fma", "f16c"} <= flags:
         isas.append("avx2")
     if {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"} <= flags:
         isas.append("avx512")
+    for flag, isa in (("asimd", "neon"), ("asimddp", "dotprod"), ("i8mm", "i8mm")):
+        if flag in flags:
+            isas.append(isa)
     return isas
 
 
@@ -89,7 +92,7 @@ def test_threads(shoal, model, alone, processes, lead_threads, worker_threads):
     assert found["ids"] == alone
 
 
-@pytest.mark.parametrize("isa", ["ref", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["ref", "avx2", "avx512", "neon", "dotprod", "i8mm"])
 def test_instruction_sets(shoal, model, alone, processes, isa):
     """Held down on the lead, on the worker, and on both."""
     if isa not in supported_isas():

@@ -81,16 +81,17 @@ struct kernels {
                             float *partials, size_t stride, int n_chunks);
 };
 
-/* `isa` as SHOAL_CPU: NULL or "" takes the best exact ones there are, else ref, avx2, avxvnni,
- * avx512, bf16dot or neon. Any other word, or one that this processor lacks, is ERR_INVALID naming
- * the expected and the found. */
+/* `isa` as SHOAL_CPU: NULL or "" takes the best exact ones there are, else ref, on x86 avx2, avxvnni,
+ * avx512 or bf16dot, on Arm neon, dotprod or i8mm. Any other word, or one that this processor lacks,
+ * is ERR_INVALID naming the expected and the found. */
 enum err kernels_select(const char *isa, struct kernels *out, struct error *e);
 
 /* The names that kernels_select takes on this processor, separated by ", ": "ref, avx2". */
 void kernels_names(char *text, size_t text_bytes);
 
 /* One instruction set of this architecture above plain C. The list, best last, ended by a NULL
- * name, is in the file that CMake chose: x86/isas_x86.c, isas_none.c. One with another arithmetic
+ * name, is in the file that CMake chose: x86/isas_x86.c, arm/isas_arm.c or
+ * isas_none.c. One with another arithmetic
  * than the exact one says which, and its reference; it is only taken by name. */
 struct isa {
     const char *name;

@@ -25,6 +25,8 @@
 #include "backend/cpu/x86/lanes_avx512.h"
 #elif defined(__AVX2__)
 #include "backend/cpu/x86/lanes_avx2.h"
+#elif defined(__aarch64__)
+#include "backend/cpu/arm/lanes_neon.h"
 #else
 #error "no lanes for this instruction set"
 #endif
