@@ -40,6 +40,9 @@ need_packages gcc:gcc libc6-dev cmake:cmake ninja:ninja-build pkg-config:pkgconf
     libmicrohttpd-dev libjansson-dev libxxhash-dev libcmocka-dev
 [ "$preset" != fuzz ] || need_packages clang:clang llvm-symbolizer:llvm
 [ -z "$tests" ] || need_packages python3:python3 python3-venv
+[ -z "$tests" ] || [ "$(uname -m)" != x86_64 ] || # the Arm kernels are checked under emulation
+    need_packages aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
+        qemu-aarch64:qemu-user
 cmake_found=$(cmake --version | sed -n '1s/.* //p')
 version_at_least "$cmake_found" 3.23 || die "cmake 3.23 or newer expected, found $cmake_found"
 cargo=$(need_cargo)
