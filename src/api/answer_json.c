@@ -33,15 +33,14 @@ static double per_second(int64_t n, time_us us)
 
 static json_t *timings_json(const struct answer_totals *t)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "queued_ms",
-                     (double)t->queued_us / 1e3, "prefill_ms", (double)t->prefill_us / 1e3,
-                     "decode_ms", (double)t->decode_us / 1e3, "stalled_ms",
-                     (double)t->stalled_us / 1e3, "prefill_tok_s",
-                     per_second(t->n_prompt, t->prefill_us), "decode_tok_s",
-                     per_second(t->n_decoded, t->decode_us), "cached_tokens",
-                     (json_int_t)t->n_cached, "preempted", (json_int_t)t->n_preempted,
-                     "draft_tokens", (json_int_t)t->n_guessed, "draft_accepted_tokens",
-                     (json_int_t)t->n_right);
+    return json_pack(
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "queued_ms",
+        (double)t->queued_us / 1e3, "prefill_ms", (double)t->prefill_us / 1e3, "decode_ms",
+        (double)t->decode_us / 1e3, "stalled_ms", (double)t->stalled_us / 1e3, "prefill_tok_s",
+        per_second(t->n_prompt, t->prefill_us), "decode_tok_s",
+        per_second(t->n_decoded, t->decode_us), "cached_tokens", (json_int_t)t->n_cached,
+        "preempted", (json_int_t)t->n_preempted, "draft_tokens", (json_int_t)t->n_guessed,
+        "draft_accepted_tokens", (json_int_t)t->n_right);
 }
 
 static json_t *usage_json(const struct answer_totals *t)

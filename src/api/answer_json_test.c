@@ -23,9 +23,15 @@ static const struct answer chat_answer = {
 static struct answer_totals two_choices(void)
 {
     struct answer_totals t = {0};
-    struct request_timings a = {
-        .queued_us = 1000, .prefill_us = 2000, .decode_us = 500000, .stalled_us = 250,
-        .n_prompt = 4, .n_output = 6, .n_cached = 3, .n_guessed = 5, .n_right = 2};
+    struct request_timings a = {.queued_us = 1000,
+                                .prefill_us = 2000,
+                                .decode_us = 500000,
+                                .stalled_us = 250,
+                                .n_prompt = 4,
+                                .n_output = 6,
+                                .n_cached = 3,
+                                .n_guessed = 5,
+                                .n_right = 2};
     struct request_timings b = {
         .queued_us = 500, .prefill_us = 4000, .decode_us = 100000, .n_prompt = 2, .n_output = 1};
     answer_totals_add(&t, &a, false);
@@ -149,12 +155,9 @@ static void only_answers_have_a_finish(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_answers),
-        cmocka_unit_test(a_prompt_counts_once),
-        cmocka_unit_test(no_time_is_no_speed),
-        cmocka_unit_test(chat_chunks),
-        cmocka_unit_test(text_chunks),
-        cmocka_unit_test(only_answers_have_a_finish),
+        cmocka_unit_test(whole_answers),       cmocka_unit_test(a_prompt_counts_once),
+        cmocka_unit_test(no_time_is_no_speed), cmocka_unit_test(chat_chunks),
+        cmocka_unit_test(text_chunks),         cmocka_unit_test(only_answers_have_a_finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,8 +61,8 @@ struct api_model {
     int64_t created;                           /* Unix seconds */
     int max_context;                           /* positions, as given to the engine */
     int vocab; /* ids 0 … vocab-1 may be asked for in a prompt and in logit_bias */
-    /* NULL, or: ask the stages, at most `most`; answers how many there are. On a thread of the server,
-     * one call at a time; may take a moment. */
+    /* NULL, or: ask the stages, at most `most`; answers how many there are. On a thread of the
+     * server, one call at a time; may take a moment. */
     int (*stages)(void *context, struct api_stage *out, int most);
     void *stages_context;
 };

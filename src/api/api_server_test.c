@@ -293,7 +293,8 @@ static void bad_bodies(void **state)
     post_error(completions, "", 400, "invalid_json", "empty");
     post_error(completions, "{\"prompt\": ", 400, "invalid_json", "line 1 column");
     post_error(chat, "{\"messages\": [], \"n\": 1}", 400, "invalid_value", "at least one message");
-    post_error(completions, "{\"prompt\": \"a\", \"best_of\": 2}", 400, "unsupported_parameter", "\"best_of\"");
+    post_error(completions, "{\"prompt\": \"a\", \"best_of\": 2}", 400, "unsupported_parameter",
+               "\"best_of\"");
     post_error(completions, "{\"prompt\": \"a\", \"top_p\": 3}", 400, "invalid_value", "found 3");
     http_ask(at.port, "POST", completions, "Content-Type: text/plain\r\n", "{}", &a);
     assert_error(&a, 415, "unsupported_media_type", "text/plain");

@@ -113,8 +113,8 @@ static bool read_top_k(struct completion_request *r, const struct field *f, cons
 }
 
 /* Version 1 of mirostat is not there, under any number. */
-static bool read_mirostat(struct completion_request *r, const struct field *f,
-                          const json_t *value, struct api_error *e)
+static bool read_mirostat(struct completion_request *r, const struct field *f, const json_t *value,
+                          struct api_error *e)
 {
     char room[32];
     if (!read_integer(r, f, value, e))
@@ -215,8 +215,8 @@ static bool add_breaker(struct completion_request *r, const struct field *f, con
     return true;
 }
 
-static bool read_breakers(struct completion_request *r, const struct field *f,
-                          const json_t *value, struct api_error *e)
+static bool read_breakers(struct completion_request *r, const struct field *f, const json_t *value,
+                          struct api_error *e)
 {
     if (!json_is_array(value))
         return wrong_type(f, "an array of strings", value, e);
@@ -530,10 +530,11 @@ static bool check_whole(const struct completion_request *r, struct api_error *e)
         return api_refuse(e, FAULT_INVALID, "messages",
                           "\"messages\" is missing: expected an array of messages");
     if (r->n_prompts > 0 && r->n > REQUEST_MAX_CHOICES / r->n_prompts)
-        return api_refuse(e, FAULT_INVALID, "n",
-                          "\"n\" times the number of prompts must be at most %d, found %d for each of "
-                          "%d prompts",
-                          REQUEST_MAX_CHOICES, r->n, r->n_prompts);
+        return api_refuse(
+            e, FAULT_INVALID, "n",
+            "\"n\" times the number of prompts must be at most %d, found %d for each of "
+            "%d prompts",
+            REQUEST_MAX_CHOICES, r->n, r->n_prompts);
     if (r->has_stream_options && !r->stream)
         return api_refuse(e, FAULT_INVALID, "stream_options",
                           "\"stream_options\" needs \"stream\": true");

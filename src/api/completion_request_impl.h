@@ -36,9 +36,9 @@ struct completion_request {
     int n_prompts;
     json_t *variables; /* chat: what the template is rendered with */
     int max_tokens;    /* -1: up to the context; MAX_TOKENS_ABSENT */
-    int n; /* choices for each prompt */
-    int priority;    /* as the API has it: lower first */
-    int deadline_ms; /* 0: none */
+    int n;             /* choices for each prompt */
+    int priority;      /* as the API has it: lower first */
+    int deadline_ms;   /* 0: none */
     struct sampling sampling;
     bool has_seed;
     bool ignore_eos;
@@ -49,7 +49,7 @@ struct completion_request {
     int n_stop;
     const char *breakers[REQUEST_MAX_BREAKERS]; /* dry_sequence_breakers */
     int n_breakers;
-    bool has_breakers; /* an empty list, too */
+    bool has_breakers;     /* an empty list, too */
     struct strbuf ignored; /* "name, name": fit for a header line */
 
     int vocab; /* ids from 0 to vocab - 1 exist */

@@ -246,7 +246,8 @@ static enum MHD_Result reply_choices(struct exchange *x)
     for (int i = 0; i < x->n_choices; i++)
         strbuf_release(&states[i].text);
     strbuf_puts(&x->out, "\n");
-    return bad != NULL ? reply_error(x, &e) : reply_text(x, MHD_HTTP_OK, "application/json", &x->out);
+    return bad != NULL ? reply_error(x, &e)
+                       : reply_text(x, MHD_HTTP_OK, "application/json", &x->out);
 }
 
 enum MHD_Result reply_whole(struct exchange *x)

@@ -74,7 +74,7 @@ void exchange_refuse(struct exchange *x, enum api_fault fault, const char *forma
 
 /* ---- answers; each ends the handler ---- */
 
-enum MHD_Result reply_json(struct exchange *x, unsigned status, json_t *value);       /* taken */
+enum MHD_Result reply_json(struct exchange *x, unsigned status, json_t *value); /* taken */
 enum MHD_Result reply_text(struct exchange *x, unsigned status, const char *type,
                            struct strbuf *text); /* emptied */
 enum MHD_Result reply_error(struct exchange *x, const struct api_error *e);

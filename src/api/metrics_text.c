@@ -53,8 +53,8 @@ static void append_requests(struct strbuf *out, const struct engine_stats *s)
             s->refused);
     head(out, "shoal_request_success_total", "counter", "Requests ended, by reason.");
     for (int i = FINISH_STOP; i <= FINISH_ERROR; i++)
-        strbuf_printf(out, "shoal_request_success_total{finished_reason=\"%s\"} %llu\n",
-                      reasons[i], (unsigned long long)s->ended[i]);
+        strbuf_printf(out, "shoal_request_success_total{finished_reason=\"%s\"} %llu\n", reasons[i],
+                      (unsigned long long)s->ended[i]);
     counter(out, "shoal_prompt_tokens_total", "Tokens of all prompts taken in.", s->prompt_tokens);
     counter(out, "shoal_generation_tokens_total", "Tokens generated.", s->output_tokens);
     counter(out, "shoal_num_preemptions_total", "Sequences that lost their blocks to others.",

@@ -1,6 +1,6 @@
-/* GET /metrics: how things stand, in Prometheus' text format (0.0.4). Names and meanings are listed in
- * docs/api.md; where vLLM counts the same thing, the name ends as vLLM's does. Pure: numbers in, text
- * out. */
+/* GET /metrics: how things stand, in Prometheus' text format (0.0.4). Names and meanings are listed
+ * in docs/api.md; where vLLM counts the same thing, the name ends as vLLM's does. Pure: numbers in,
+ * text out. */
 #ifndef SHOAL_API_METRICS_TEXT_IMPL_H
 #define SHOAL_API_METRICS_TEXT_IMPL_H
 

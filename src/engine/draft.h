@@ -1,6 +1,7 @@
 /* Guessing what comes next from what was there before (prompt look-up): when the last three tokens
  * have stood together earlier in the sequence, the ones that followed them then are guessed
- * to follow again. Texts that quote, code, lists and answers that repeat the question are full of it.
+ * to follow again. Texts that quote, code, lists and answers that repeat the question are full of
+ * it.
  *
  * Guesses cost rows and nothing else: the tokens that come out are those of plain decoding, because
  * each guess is only kept if the sampler, given the logits in front of it, chooses that very token.

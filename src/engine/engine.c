@@ -20,9 +20,9 @@
 #include <string.h>
 
 enum {
-    IDLE_LOOK_US = 500 * 1000,   /* when idle, ring and accounts are looked at this often */
-    WAIT_FREE_FLIGHT_US = 1000,  /* collecting, while a new request could start at once */
-    WAIT_FULL_US = 20 * 1000,    /* collecting, while nothing could */
+    IDLE_LOOK_US = 500 * 1000,  /* when idle, ring and accounts are looked at this often */
+    WAIT_FREE_FLIGHT_US = 1000, /* collecting, while a new request could start at once */
+    WAIT_FULL_US = 20 * 1000,   /* collecting, while nothing could */
 };
 
 struct engine {
@@ -30,14 +30,14 @@ struct engine {
     struct queue *messages; /* struct request *, or the engine itself: look at the flags */
     pthread_t thread;
 
-    pthread_mutex_t lock; /* guards what follows, up to the thread's own */
+    pthread_mutex_t lock;  /* guards what follows, up to the thread's own */
     struct request **live; /* accepted and not ended, [max_live] */
     int n_live, max_live;
     uint64_t next_id;
-    bool looked_for; /* the engine itself is in the queue */
-    bool stopping;   /* engine_free was called */
-    bool closed;     /* nothing is accepted any more */
-    struct error failure; /* code OK while none */
+    bool looked_for;           /* the engine itself is in the queue */
+    bool stopping;             /* engine_free was called */
+    bool closed;               /* nothing is accepted any more */
+    struct error failure;      /* code OK while none */
     struct engine_stats stats; /* as the thread published them last, but for the next two */
     uint64_t n_refused, n_prompt_tokens;
 
@@ -457,7 +457,8 @@ static void next_token(struct engine *g, struct request *r, float *logits)
         end_request(g, r, finish, token, stop, NULL);
 }
 
-/* Wait for the oldest step, and account for the time: the lead's stage computed, or nothing came. */
+/* Wait for the oldest step, and account for the time: the lead's stage computed, or nothing came.
+ */
 static enum err wait_for_step(struct engine *g, struct pipeline_result *result, struct error *e)
 {
     struct schedule_counts counts;

@@ -2,10 +2,11 @@
  * pipeline, samples and applies the stop rules; everybody else talks to it through a bounded queue.
  *
  * Continuous batching: each step takes decode rows of running sequences and chunks of prompts up to
- * the row budget; sequences are spread over flights, stages + 1 of which are on their way. KV blocks are
- * allocated here, for all stages, and kept for prompts that begin alike; who runs out of them waits and
- * is computed again (schedule.h). A request gets the tokens it would get alone (promise 1).
- * When the pipeline fails (a node died), every request ends with that error and the engine stops
+ * the row budget; sequences are spread over flights, stages + 1 of which are on their way. KV
+ * blocks are allocated here, for all stages, and kept for prompts that begin alike; who runs out of
+ * them waits and is computed again (schedule.h). A request gets the tokens it would get alone
+ * (promise 1). When the pipeline fails (a node died), every request ends with that error and the
+ * engine stops
  * (`engine_failure`). */
 #ifndef SHOAL_ENGINE_ENGINE_H
 #define SHOAL_ENGINE_ENGINE_H
@@ -26,17 +27,17 @@ struct engine_options {
     struct pipeline *pipeline;         /* borrowed; only the engine uses it from now on */
     const struct tokenizer *tokenizer; /* borrowed; NULL: token ids only (sim), no stop strings */
     int vocab;
-    int max_context; /* positions of one sequence */
-    int n_blocks;    /* KV blocks of every stage */
-    int n_slots;     /* sequences at once */
-    int max_rows;    /* rows of one step: the token budget */
-    int n_flights;   /* 0: stages + 1; 1 with one stage, which has nothing to overlap */
-    int max_queued;  /* requests beyond n_slots before engine_submit answers ERR_FULL */
-    int max_draft;   /* tokens guessed ahead for a sequence; 0: none */
-    time_us max_itl_us;  /* between two tokens of a stream while prompts are computed; 0: any */
-    float max_stretch;   /* of a step by prompt rows beside running streams; 0: any */
-    uint64_t cache_key;  /* stands for model and KV type, and is best kept secret */
-    bool no_reuse;       /* no prefix cache */
+    int max_context;    /* positions of one sequence */
+    int n_blocks;       /* KV blocks of every stage */
+    int n_slots;        /* sequences at once */
+    int max_rows;       /* rows of one step: the token budget */
+    int n_flights;      /* 0: stages + 1; 1 with one stage, which has nothing to overlap */
+    int max_queued;     /* requests beyond n_slots before engine_submit answers ERR_FULL */
+    int max_draft;      /* tokens guessed ahead for a sequence; 0: none */
+    time_us max_itl_us; /* between two tokens of a stream while prompts are computed; 0: any */
+    float max_stretch;  /* of a step by prompt rows beside running streams; 0: any */
+    uint64_t cache_key; /* stands for model and KV type, and is best kept secret */
+    bool no_reuse;      /* no prefix cache */
 };
 
 enum err engine_new(const struct engine_options *o, struct engine **out, struct error *e);
@@ -47,29 +48,30 @@ void engine_free(struct engine *g);
 enum finish_reason { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR };
 
 struct request_timings {
-    time_us queued_us;     /* submit to first scheduled */
-    time_us prefill_us;    /* first scheduled to first token */
-    time_us decode_us;     /* first to last token */
-    time_us stalled_us;    /* of the two before: waiting again, having lost its blocks to others */
+    time_us queued_us;  /* submit to first scheduled */
+    time_us prefill_us; /* first scheduled to first token */
+    time_us decode_us;  /* first to last token */
+    time_us stalled_us; /* of the two before: waiting again, having lost its blocks to others */
     int n_prompt, n_output;
-    int n_cached;          /* tokens of the prompt that had been computed before */
-    int n_preempted;       /* how often it lost its blocks */
+    int n_cached;           /* tokens of the prompt that had been computed before */
+    int n_preempted;        /* how often it lost its blocks */
     int n_guessed, n_right; /* tokens guessed ahead, and those that were right */
 };
 
-/* What a request's owner hears, from the engine's thread, in order; must not block or call back into
- * the engine other than engine_cancel. The last event has finish != FINISH_NONE and comes exactly
- * once for every accepted request, with the last token where a token ended it (the token that ends
- * generation is told, and counted, too; it has no text). Pointers live during the call. */
+/* What a request's owner hears, from the engine's thread, in order; must not block or call back
+ * into the engine other than engine_cancel. The last event has finish != FINISH_NONE and comes
+ * exactly once for every accepted request, with the last token where a token ended it (the token
+ * that ends generation is told, and counted, too; it has no text). Pointers live during the call.
+ */
 struct request_event {
-    int32_t token;       /* the new token, or -1: none with this event */
-    const char *text;    /* new text: whole UTF-8 characters, stop strings held back and cut */
+    int32_t token;    /* the new token, or -1: none with this event */
+    const char *text; /* new text: whole UTF-8 characters, stop strings held back and cut */
     size_t text_bytes;
     enum finish_reason finish;
-    const char *stop;    /* the stop string that ended it, or NULL */
-    const struct error *error; /* with FINISH_ERROR */
+    const char *stop;                        /* the stop string that ended it, or NULL */
+    const struct error *error;               /* with FINISH_ERROR */
     const struct sampler_logprobs *logprobs; /* of the token, where wanted; or NULL */
-    const struct request_timings *timings; /* with the last event */
+    const struct request_timings *timings;   /* with the last event */
 };
 typedef void (*request_fn)(void *context, const struct request_event *event);
 
@@ -78,23 +80,24 @@ struct request_options {
     int n_prompt;
     int max_tokens; /* >= 0; -1: no limit. Held down by the context and by all KV blocks */
     struct sampling sampling; /* copied with its logit_bias and dry_breakers */
-    const char *const *breakers; /* n_breakers strings for DRY, where sampling has no dry_breakers; */
-    int n_breakers;              /* NULL: the usual ones (engine/breakers.h) */
-    bool logprobs;               /* events carry them, and sampling.n_logprobs best tokens */
+    const char *const
+        *breakers;  /* n_breakers strings for DRY, where sampling has no dry_breakers; */
+    int n_breakers; /* NULL: the usual ones (engine/breakers.h) */
+    bool logprobs;  /* events carry them, and sampling.n_logprobs best tokens */
     uint32_t choice;
-    int priority;        /* higher is served first, whoever came first; usually 0 */
-    time_us deadline_us; /* from now; then it ends with ERR_TIMEOUT, wherever it is; 0: none */
-    bool no_draft;       /* nothing is guessed ahead for it */
-    bool ignore_eos; /* end-of-generation tokens are ordinary */
-    bool special_text; /* special tokens appear in the text */
+    int priority;            /* higher is served first, whoever came first; usually 0 */
+    time_us deadline_us;     /* from now; then it ends with ERR_TIMEOUT, wherever it is; 0: none */
+    bool no_draft;           /* nothing is guessed ahead for it */
+    bool ignore_eos;         /* end-of-generation tokens are ordinary */
+    bool special_text;       /* special tokens appear in the text */
     const char *const *stop; /* n_stop strings, copied */
     int n_stop;
     request_fn on_event;
     void *context;
 };
 
-/* Hand a request over. ERR_INVALID (sampling), ERR_LIMIT (prompt longer than the context or than all
- * KV blocks, both numbers named), ERR_FULL (queue), ERR_CLOSED (engine failed or stopping). Any
+/* Hand a request over. ERR_INVALID (sampling), ERR_LIMIT (prompt longer than the context or than
+ * all KV blocks, both numbers named), ERR_FULL (queue), ERR_CLOSED (engine failed or stopping). Any
  * thread. *id serves engine_cancel. */
 enum err engine_submit(struct engine *g, const struct request_options *o, uint64_t *id,
                        struct error *e);
@@ -115,9 +118,9 @@ struct engine_stats {
     uint64_t preempted, cached_tokens, started_tokens; /* tokens of prompts begun; not computed */
     uint64_t guessed, right;
     uint64_t ended[FINISH_ERROR + 1]; /* by finish */
-    time_us busy_us; /* the lead's own stage computed */
-    time_us wait_us; /* the engine waited for the ring */
-    time_us idle_us; /* there was nothing to do */
+    time_us busy_us;                  /* the lead's own stage computed */
+    time_us wait_us;                  /* the engine waited for the ring */
+    time_us idle_us;                  /* there was nothing to do */
     struct histogram first_token, between_tokens, whole, queue, prefill, decode;
 };
 void engine_stats(struct engine *g, struct engine_stats *out);

@@ -161,8 +161,8 @@ static enum err end_text(struct request *r, const char **stop, struct error *e)
     return OK;
 }
 
-static enum finish_reason token_text(struct request *r, int32_t token, bool last,
-                                     const char **stop, struct error *e)
+static enum finish_reason token_text(struct request *r, int32_t token, bool last, const char **stop,
+                                     struct error *e)
 {
     if (r->tokenizer == NULL)
         return last ? FINISH_LENGTH : FINISH_NONE;
@@ -229,8 +229,7 @@ void request_finish(struct request *r, enum finish_reason finish, int32_t token,
                                   .finish = finish,
                                   .stop = stop,
                                   .error = error,
-                                  .logprobs =
-                                      token >= 0 && r->wants_logprobs ? &r->logprobs : NULL,
+                                  .logprobs = token >= 0 && r->wants_logprobs ? &r->logprobs : NULL,
                                   .timings = &timings};
     r->on_event(r->context, &event);
     strbuf_clear(&r->text);

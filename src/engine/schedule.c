@@ -1,6 +1,6 @@
-/* How a step is put together. Who has slots and blocks is decided in admission.c; sequences and their
- * lists are in sequences.c, guesses in draft.c, times in pace.c. Flights are a circle of records of what each step
- * carried, so that its return can be settled. */
+/* How a step is put together. Who has slots and blocks is decided in admission.c; sequences and
+ * their lists are in sequences.c, guesses in draft.c, times in pace.c. Flights are a circle of
+ * records of what each step carried, so that its return can be settled. */
 #include "engine/schedule_impl.h"
 
 #include "base/panic.h"
@@ -120,8 +120,7 @@ enum err schedule_add(struct schedule *s, const struct sequence_options *o, int 
     *sequence = -1;
     int limit = o->n_prompt + o->room, i = sequences_take(&s->sequences);
     if (i < 0)
-        return error_set(e, ERR_FULL, "there are %d sequences already",
-                         s->options.max_sequences);
+        return error_set(e, ERR_FULL, "there are %d sequences already", s->options.max_sequences);
     struct sequence *q = &s->sequences.all[i];
     q->tokens = malloc((size_t)limit * sizeof(q->tokens[0]));
     if (s->options.max_draft > 0 && !o->no_draft)
@@ -169,8 +168,8 @@ static void put_row(struct schedule *s, const struct sequence *q, int32_t token,
                                              .want = wants ? WANT_LOGITS : WANT_NONE};
 }
 
-/* Put the next n tokens of a sequence into the step, and its guesses behind the last. Its table covers
- * them. */
+/* Put the next n tokens of a sequence into the step, and its guesses behind the last. Its table
+ * covers them. */
 static void put_rows(struct schedule *s, struct flight *flight, int i, int n)
 {
     struct sequence *q = &s->sequences.all[i];
@@ -209,8 +208,8 @@ static void guess(struct schedule *s, struct sequence *q, int most, int n_decodi
     most = least_of(most, s->options.max_draft);
     most = least_of(most, MAX_STEP_GUESSES - s->n_step_guesses);
     most = least_of(most, q->limit - q->n_tokens - 1);
-    int n = draft_guess(q->draft, q->tokens, most, pace_least_rate(&s->pace, n_decoding),
-                        q->guesses);
+    int n =
+        draft_guess(q->draft, q->tokens, most, pace_least_rate(&s->pace, n_decoding), q->guesses);
     if (n < 1)
         return;
     int covered = slot_book_extend(s->book, q->slot, q->n_tokens + n);
@@ -242,9 +241,9 @@ static void schedule_decoding(struct schedule *s, struct flight *flight)
     }
 }
 
-/* How many prompt rows this step should take: what is left of the budget and of the time that running
- * streams grant, but with several flights only a share of the prompts at hand, so that the chunks
- * follow each other. */
+/* How many prompt rows this step should take: what is left of the budget and of the time that
+ * running streams grant, but with several flights only a share of the prompts at hand, so that the
+ * chunks follow each other. */
 static int prompt_rows(struct schedule *s)
 {
     int64_t total = 0;
@@ -312,7 +311,8 @@ static void serve_first(struct schedule *s)
     struct sequence *q = &s->sequences.all[i];
     int n = least_of(q->n_tokens, q->n_sent + s->options.max_rows);
     int missing = slot_book_blocks_for(n) - slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
-    if (missing > block_pool_available(slot_book_pool(s->book)) - schedule_n_running(s) && reuse(s, q))
+    if (missing > block_pool_available(slot_book_pool(s->book)) - schedule_n_running(s) &&
+        reuse(s, q))
         schedule_cover(s, i, least_of(q->n_tokens, q->n_sent + s->options.max_rows));
 }
 
@@ -349,14 +349,13 @@ bool schedule_next(struct schedule *s, struct step *step)
 
 /* ---- returned steps ---- */
 
-/* How long the slowest stage had the step: with a full ring, as long as it came behind the one before
- * it; otherwise a stage's share of its whole way. */
+/* How long the slowest stage had the step: with a full ring, as long as it came behind the one
+ * before it; otherwise a stage's share of its whole way. */
 static void note_time(struct schedule *s, const struct flight *flight)
 {
     bool was_behind = flight->sent_us < s->returned_us;
     int n_stages = s->options.n_flights > 1 ? s->options.n_flights - 1 : 1;
-    int64_t us = was_behind ? s->now_us - s->returned_us
-                            : (s->now_us - flight->sent_us) / n_stages;
+    int64_t us = was_behind ? s->now_us - s->returned_us : (s->now_us - flight->sent_us) / n_stages;
     if (s->now_us > 0)
         pace_note(&s->pace, flight->n_rows, us);
     s->returned_us = s->now_us;
@@ -427,8 +426,7 @@ void schedule_account(const struct schedule *s, int sequence, struct sequence_ac
     const struct sequence *q = sequences_live(&s->sequences, sequence);
     *out = q->account;
     if (q->list == LIST_WAITING)
-        *(q->account.started ? &out->stalled_us : &out->queued_us) +=
-            s->now_us - q->waiting_since;
+        *(q->account.started ? &out->stalled_us : &out->queued_us) += s->now_us - q->waiting_since;
     else
         out->n_blocks = slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
 }

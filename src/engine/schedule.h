@@ -1,6 +1,6 @@
 /* The scheduler: which tokens of which sequences go into the next step. Pure: sequences, tokens,
- * returned steps and the time go in; rows and table updates come out; no clock, no thread, no random
- * source.
+ * returned steps and the time go in; rows and table updates come out; no clock, no thread, no
+ * random source.
  *
  * A sequence is the tokens of one request: its prompt, then one token at a time. Life:
  *
@@ -13,21 +13,22 @@
  *    in line, who is admitted when a slot is free and enough blocks for its tokens so far; or
  *    when running sequences of lower priority can make room.
  *  - Blocks are taken as tokens come. When none is left, the last in rank gives up all of its own,
- *    keeps its tokens, and waits; they are computed again later. Those with rows in the step at hand
- *    are spared, and nobody gives way to one behind it. So the first in rank always goes on.
- *  - What was computed before is not computed again while its blocks are there: full blocks with the same
- *    tokens from the beginning are shared, the beginning of one is copied (kv/slot_book.h). The last
- *    token of a prompt is always computed: its logits are wanted.
+ *    keeps its tokens, and waits; they are computed again later. Those with rows in the step at
+ *    hand are spared, and nobody gives way to one behind it. So the first in rank always goes on.
+ *  - What was computed before is not computed again while its blocks are there: full blocks with
+ *    the same tokens from the beginning are shared, the beginning of one is copied
+ *    (kv/slot_book.h). The last token of a prompt is always computed: its logits are wanted.
  *  - A step takes decode rows first, then chunks of prompts in rank, up to max_rows. Chunks
  *    of one prompt may follow each other in several flights; only its last row wants logits. A
- *    decoding sequence is in one flight at a time: the row of its last token, and rows of guesses at
- *    what follows (engine/draft.h), which count as far as they turn out right.
+ *    decoding sequence is in one flight at a time: the row of its last token, and rows of guesses
+ *    at what follows (engine/draft.h), which count as far as they turn out right.
  *  - With several flights, decoding sequences and prompt rows are spread over them, least recently
  *    scheduled first, so that all stages have work.
- *  - Beside running streams, prompt chunks are as large as the bounds on a step's time allow, going by the
- *    times of the steps before (engine/pace.h).
- *  - schedule_end may come at any time; slot and blocks are free at once, because stages do steps in
- *    order. Rows on their way count for nothing then.
+ *  - Beside running streams, prompt chunks are as large as the bounds on a step's time allow,
+ *    going by the times of the steps before (engine/pace.h).
+ *  - schedule_end may come at any time; slot and blocks are free at once, because stages do steps
+ *    in order. Rows on their way count for nothing then.
+ *
  * What a sequence gets computed depends on its own tokens only (DESIGN, promise 1): everything
  * above decides when, and what need not be done twice, never what. One thread at a time. */
 #ifndef SHOAL_ENGINE_SCHEDULE_H
@@ -65,8 +66,8 @@ void schedule_free(struct schedule *s); /* NULL allowed */
 enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, int *room,
                        struct error *e);
 
-/* The time, in microseconds from any moment, never going back. It decides how large prompt chunks are and
- * what the accounts say. A schedule that is never told has no bounds on times. */
+/* The time, in microseconds from any moment, never going back. It decides how large prompt chunks
+ * are and what the accounts say. A schedule that is never told has no bounds on times. */
 void schedule_clock(struct schedule *s, int64_t now_us);
 
 struct sequence_options {
@@ -91,8 +92,8 @@ bool schedule_next(struct schedule *s, struct step *step);
 /* The oldest step on its way has returned. Answers how many of its rows wanted logits. */
 int schedule_returned(struct schedule *s);
 
-/* Whose the i-th of those rows is, or -1: nobody's any more (ended, preempted, a wrong guess). To be
- * asked in order, for each row before the next one: the owner must get schedule_push, or
+/* Whose the i-th of those rows is, or -1: nobody's any more (ended, preempted, a wrong guess). To
+ * be asked in order, for each row before the next one: the owner must get schedule_push, or
  * schedule_end, in between. */
 int schedule_owner(const struct schedule *s, int i);
 
@@ -108,9 +109,9 @@ struct sequence_account {
     int64_t queued_us;  /* before it was first scheduled */
     int64_t stalled_us; /* waiting again, after it was preempted */
     int n_preempted;
-    int n_cached;              /* prompt tokens that had been computed before it came */
-    int n_guessed, n_right;    /* by guessing ahead */
-    int n_blocks;              /* in its table now */
+    int n_cached;           /* prompt tokens that had been computed before it came */
+    int n_guessed, n_right; /* by guessing ahead */
+    int n_blocks;           /* in its table now */
 };
 void schedule_account(const struct schedule *s, int sequence, struct sequence_account *out);
 

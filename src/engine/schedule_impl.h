@@ -1,5 +1,5 @@
-/* The state of a schedule, and what its two files need of each other: schedule.c puts steps together,
- * admission.c decides who has slots and blocks. */
+/* The state of a schedule, and what its two files need of each other: schedule.c puts steps
+ * together, admission.c decides who has slots and blocks. */
 #ifndef SHOAL_ENGINE_SCHEDULE_IMPL_H
 #define SHOAL_ENGINE_SCHEDULE_IMPL_H
 
@@ -10,7 +10,8 @@
 #include "kv/slot_book.h"
 
 enum {
-    MANY_UPDATES = STEP_MAX_UPDATES / 2, /* what can wait does so: there must be room for the rest */
+    MANY_UPDATES =
+        STEP_MAX_UPDATES / 2, /* what can wait does so: there must be room for the rest */
 };
 
 /* Part of a step: rows of one sequence. */
@@ -39,7 +40,7 @@ struct schedule {
     struct sequences sequences;
     struct flight *flights; /* circle */
     int oldest_flight, n_in_flight;
-    uint64_t n_steps; /* made so far: the number of the one at hand */
+    uint64_t n_steps;      /* made so far: the number of the one at hand */
     struct step_row *rows; /* of the step at hand */
     int n_rows, n_step_guesses;
     struct step_update *updates; /* what the next step must tell the stages */
@@ -55,8 +56,8 @@ struct schedule {
 /* Waiting sequences get slots, in rank, as long as slots and blocks last. */
 void schedule_admit(struct schedule *s);
 
-/* Make the table of sequence i cover n positions, at the cost of those behind it in rank. Answers how
- * many it covers of them. */
+/* Make the table of sequence i cover n positions, at the cost of those behind it in rank. Answers
+ * how many it covers of them. */
 int schedule_cover(struct schedule *s, int i, int n);
 
 int schedule_n_running(const struct schedule *s);

@@ -489,8 +489,8 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* 16 streams, then a prompt of 4096 tokens: p99 of the times between tokens while it is computed, in
- * hundredths of the median before. A step lasts 30 ms and 2 ms a row, give or take a tenth. */
+/* 16 streams, then a prompt of 4096 tokens: p99 of the times between tokens while it is computed,
+ * in hundredths of the median before. A step lasts 30 ms and 2 ms a row, give or take a tenth. */
 static int64_t stretch_by_a_long_prompt(float max_stretch, int *n_steps)
 {
     enum { STREAMS = 16, BEFORE = 50, MOST = 2000 };
@@ -662,8 +662,7 @@ static void come(struct life *l, int n_prompt, int max_tokens)
     if (room == 0)
         return;
     l->left[l->n_live] = room;
-    l->names[l->n_live++] =
-        add_tokens(l->s, prompt, n_prompt, room, rand_r(&l->seed) % 20 == 0);
+    l->names[l->n_live++] = add_tokens(l->s, prompt, n_prompt, room, rand_r(&l->seed) % 20 == 0);
     l->n_added++;
 }
 

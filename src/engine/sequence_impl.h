@@ -1,7 +1,8 @@
 /* The sequences of a schedule: named places, each in one of three lists, and their rank.
  *
- * Waiting and prompt stand in order of rank (priority, then arrival), decoding in the order in which it
- * is served, least recently scheduled first. Knows nothing of steps. One thread at a time. */
+ * Waiting and prompt stand in order of rank (priority, then arrival), decoding in the order in
+ * which it is served, least recently scheduled first. Knows nothing of steps. One thread at a time.
+ */
 #ifndef SHOAL_ENGINE_SEQUENCE_IMPL_H
 #define SHOAL_ENGINE_SEQUENCE_IMPL_H
 
@@ -16,15 +17,15 @@ enum list_kind { LIST_NONE, LIST_WAITING, LIST_PROMPT, LIST_DECODING, N_LISTS };
 struct sequence {
     int32_t *tokens; /* [limit] */
     int n_tokens, n_prompt;
-    int limit;       /* most tokens, prompt included */
-    int n_sent;      /* tokens whose keys and values are in the steps made so far */
-    int slot;        /* -1 while waiting */
-    uint64_t life;   /* rows of another life count for nothing */
-    int priority;    /* higher is served first */
+    int limit;     /* most tokens, prompt included */
+    int n_sent;    /* tokens whose keys and values are in the steps made so far */
+    int slot;      /* -1 while waiting */
+    uint64_t life; /* rows of another life count for nothing */
+    int priority;  /* higher is served first */
     uint64_t arrival;
     uint64_t in_step; /* the last step with rows of it, + 1 */
 
-    struct draft *draft; /* NULL: no guessing */
+    struct draft *draft;        /* NULL: no guessing */
     int32_t guesses[DRAFT_MAX]; /* behind the last token, on their way with it */
     int n_guesses, n_right;     /* of which so many were found right */
 

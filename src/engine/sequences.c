@@ -30,8 +30,7 @@ int sequences_take(struct sequences *s)
     if (s->n_unused == 0)
         return -1;
     int i = s->unused[--s->n_unused];
-    s->all[i] =
-        (struct sequence){.slot = -1, .life = ++s->n_lives, .arrival = ++s->n_arrived};
+    s->all[i] = (struct sequence){.slot = -1, .life = ++s->n_lives, .arrival = ++s->n_arrived};
     return i;
 }
 

@@ -50,10 +50,10 @@ static void cut_and_held_back(void **state)
         {{"END"}, 1, "one EN", "one +EN"},
         {{"END"}, 1, "one ENOUGH", "one ENOUGH+"},
         {{"END"}, 1, "END", "|END"},
-        {{"aab"}, 1, "aaaab", "aa|aab"},        /* the beginning slides on */
+        {{"aab"}, 1, "aaaab", "aa|aab"}, /* the beginning slides on */
         {{"abab x"}, 1, "ababab x!", "ab|abab x"},
-        {{"abcd", "bc"}, 2, "xabcd", "xa|bc"},  /* complete first wins */
-        {{"c", "abc"}, 2, "xabc", "x|abc"},     /* complete together: the longest */
+        {{"abcd", "bc"}, 2, "xabcd", "xa|bc"}, /* complete first wins */
+        {{"c", "abc"}, 2, "xabc", "x|abc"},    /* complete together: the longest */
         {{"\n\n", "User:"}, 2, "a\nUser: b", "a\n|User:"},
         {{"\xc3\xa9"}, 1, "caf\xc3\xa8 caf\xc3\xa9!", "caf\xc3\xa8 caf|\xc3\xa9"},
         {{"x"}, 1, "", "+"},
@@ -76,8 +76,8 @@ static void random_texts_against_a_naive_search(void **state)
         struct {
             char *s;
             int n;
-        } all[] = {{text, 1 + rand_r(&seed) % 39}, {a, 1 + rand_r(&seed) % 7},
-                   {b, 1 + rand_r(&seed) % 7}};
+        } all[] = {
+            {text, 1 + rand_r(&seed) % 39}, {a, 1 + rand_r(&seed) % 7}, {b, 1 + rand_r(&seed) % 7}};
         for (int i = 0; i < 3; i++) {
             for (int j = 0; j < all[i].n; j++)
                 all[i].s[j] = "xy"[rand_r(&seed) % 2];

@@ -1,6 +1,6 @@
 /* The book of KV blocks: a stack of free ids, a list of idle ones in the order in which they became
- * idle, and a reference count per block. Each block is in exactly one of three states: on the stack,
- * in the list, or held. */
+ * idle, and a reference count per block. Each block is in exactly one of three states: on the
+ * stack, in the list, or held. */
 #include "kv/block_pool.h"
 
 #include "base/panic.h"

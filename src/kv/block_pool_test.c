@@ -54,12 +54,12 @@ static void kept_blocks_lie_idle_and_are_taken_last(void **state)
     assert_int_equal(block_pool_idle(p), 3);
     assert_int_equal(block_pool_available(p), 4);
     assert_int_equal(block_pool_used(p), 0);
-    block_pool_share(p, 0); /* wanted again: from the middle of the list */
+    block_pool_share(p, 0);                  /* wanted again: from the middle of the list */
     assert_int_equal(block_pool_take(p), 3); /* the free one first */
     assert_int_equal(block_pool_take(p), 1); /* then what lay idle longest */
     assert_int_equal(block_pool_take(p), 2);
     assert_int_equal(block_pool_take(p), -1);
-    assert_true(block_pool_drop(p, 1)); /* new contents are not kept */
+    assert_true(block_pool_drop(p, 1));  /* new contents are not kept */
     assert_false(block_pool_drop(p, 0)); /* the old ones still are */
     assert_int_equal(block_pool_idle(p), 1);
     block_pool_free(p);

@@ -1,6 +1,6 @@
-/* Two hash tables over one array with an entry per block: by name (full blocks, one per name) and by
- * parent (all known blocks, the newest first). Chains run through the entries; nothing is allocated
- * after the start. */
+/* Two hash tables over one array with an entry per block: by name (full blocks, one per name) and
+ * by parent (all known blocks, the newest first). Chains run through the entries; nothing is
+ * allocated after the start. */
 #include "kv/prefix_index.h"
 
 #include "base/bounds.h"
@@ -16,9 +16,9 @@ enum { MAX_SIBLINGS_SEEN = 4 /* of blocks with one parent, how many are compared
 struct entry {
     struct prefix_hash parent, name;
     int32_t tokens[KV_BLOCK_TOKENS];
-    uint64_t step;         /* that filled it last */
+    uint64_t step;          /* that filled it last */
     int n_filled, n_before; /* with that step and without */
-    bool known, named;     /* in the table by parent, by name */
+    bool known, named;      /* in the table by parent, by name */
     int32_t sibling_before, sibling_after;
     int32_t next_named;
 };

@@ -34,9 +34,9 @@ struct prefix_index;
 struct prefix_index *prefix_index_new(int n_blocks);
 void prefix_index_free(struct prefix_index *x); /* NULL allowed */
 
-/* Step number `step` puts token n (so that `block`, after `parent`, holds tokens[0 … n)); n only grows
- * for a block until it is forgotten. True when the block is full and found by its name from now on;
- * false also when another block has that name already. */
+/* Step number `step` puts token n (so that `block`, after `parent`, holds tokens[0 … n)); n only
+ * grows for a block until it is forgotten. True when the block is full and found by its name from
+ * now on; false also when another block has that name already. */
 bool prefix_index_fill(struct prefix_index *x, int32_t block, struct prefix_hash parent,
                        const int32_t *tokens, int n, uint64_t step);
 

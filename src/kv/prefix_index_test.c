@@ -52,7 +52,7 @@ static void a_full_block_is_found_until_forgotten(void **state)
     assert_int_equal(prefix_index_find(x, name, tokens), -1); /* not full */
     assert_true(prefix_index_fill(x, 2, root, tokens, N, 1));
     assert_int_equal(prefix_index_find(x, name, tokens), 2);
-    assert_int_equal(prefix_index_find(x, name, others), -1); /* even if hashes were equal */
+    assert_int_equal(prefix_index_find(x, name, others), -1);  /* even if hashes were equal */
     assert_false(prefix_index_fill(x, 4, root, tokens, N, 1)); /* one is enough */
     assert_int_equal(prefix_index_find(x, name, tokens), 2);
     prefix_index_forget(x, 4);

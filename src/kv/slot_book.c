@@ -90,11 +90,10 @@ int slot_book_open(struct slot_book *b)
         return -1;
     int slot = b->free[--b->n_free];
     struct slot *s = &b->slots[slot];
-    *s = (struct slot){
-        .open = true,
-        .blocks = s->blocks,
-        .name = prefix_hash_root(b->options.cache_key),
-        .waited = -1};
+    *s = (struct slot){.open = true,
+                       .blocks = s->blocks,
+                       .name = prefix_hash_root(b->options.cache_key),
+                       .waited = -1};
     tell(b, (struct slot_change){.kind = SLOT_OPEN, .slot = slot});
     return slot;
 }
@@ -181,7 +180,8 @@ struct slot_reuse slot_book_reuse(struct slot_book *b, int slot, const int32_t *
     int left = most - n_done < KV_BLOCK_TOKENS ? most - n_done : KV_BLOCK_TOKENS;
     struct prefix_part part =
         prefix_index_find_part(b->index, s->name, tokens + n_done, left, step);
-    /* Once only: whoever is waited for may be writing a token a step, for as long as ours are his. */
+    /* Once only: whoever is waited for may be writing a token a step, for as long as ours are his.
+     */
     result.wait = part.n_soon > part.n_now && s->waited < n_done;
     if (result.wait) {
         s->waited = n_done;

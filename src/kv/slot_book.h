@@ -50,8 +50,8 @@ int slot_book_open(struct slot_book *b);
  * that it covers (up to n_positions). */
 int slot_book_extend(struct slot_book *b, int slot, int n_positions);
 
-/* The slot is to hold `tokens`, and the first n_done of them are in the steps made so far. If the next
- * ones stand in blocks that were computed before, take those over. */
+/* The slot is to hold `tokens`, and the first n_done of them are in the steps made so far. If the
+ * next ones stand in blocks that were computed before, take those over. */
 struct slot_reuse {
     int n_done; /* the new count, <= most */
     bool wait;  /* more can be taken over in the next step than in this one */

@@ -255,8 +255,8 @@ static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64
     return pipeline_new(&ring, &lead->pipeline, e);
 }
 
-/* The stores of this ring hold keys and values of one model in one type, and begin empty: a key that
- * no other ring has stands for all of it. Nobody outside can guess it. */
+/* The stores of this ring hold keys and values of one model in one type, and begin empty: a key
+ * that no other ring has stands for all of it. Nobody outside can guess it. */
 static enum err start_engine(const struct lead_options *o, struct lead *lead, struct error *e)
 {
     uint64_t cache_key;

@@ -26,18 +26,18 @@ struct lead_options {
     int context;       /* positions of one sequence; 0: the model's */
     int n_slots;       /* sequences at once */
     int max_rows;      /* of one step */
-    uint64_t kv_bytes; /* memory for keys and values of all layers; 0: kv_share of what is free, or less
-                        * if the slots need less */
+    uint64_t kv_bytes; /* memory for keys and values of all layers; 0: kv_share of what is free, or
+                        * less if the slots need less */
     float kv_share;    /* 0: a quarter */
     int n_flights;     /* steps on their way at once; 0: stages + 1, alone 1 */
     int max_queued;    /* requests that wait; 0: 4 for each slot and 64 */
     int max_draft;     /* the next three as in engine_options */
     time_us max_itl_us;
     float max_stretch;
-    bool no_reuse; /* no prefix cache */
-    bool insecure;     /* workers on other machines may fetch tensors from here: see
-                        * cluster_options */
-    bool no_engine;    /* the caller drives the pipeline itself */
+    bool no_reuse;  /* no prefix cache */
+    bool insecure;  /* workers on other machines may fetch tensors from here: see
+                     * cluster_options */
+    bool no_engine; /* the caller drives the pipeline itself */
     model_progress progress;
     void *progress_context;
 };

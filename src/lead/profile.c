@@ -16,11 +16,8 @@ static const struct sizes sizes[N_PROFILES] = {
                              .max_draft = 8,
                              .max_stretch = 1.6f,
                              .kv_share = 0.25f},
-    [PROFILE_THROUGHPUT] = {.n_slots = 64,
-                            .max_rows = 1024,
-                            .max_queued = 1024,
-                            .max_draft = 4,
-                            .kv_share = 0.5f},
+    [PROFILE_THROUGHPUT] =
+        {.n_slots = 64, .max_rows = 1024, .max_queued = 1024, .max_draft = 4, .kv_share = 0.5f},
     [PROFILE_LOW_MEMORY] = {.n_slots = 4,
                             .max_rows = 128,
                             .max_queued = 64,

@@ -15,7 +15,8 @@ enum profile {
 
 extern const char *const profile_names[N_PROFILES + 1]; /* ends with NULL */
 
-/* Sets n_slots, max_rows, n_flights, max_itl_us, max_stretch, max_draft, max_queued and kv_share. */
+/* Sets n_slots, max_rows, n_flights, max_itl_us, max_stretch, max_draft, max_queued and kv_share.
+ */
 void profile_apply(enum profile profile, struct lead_options *o);
 
 #endif

@@ -31,8 +31,8 @@ struct cluster {
     struct schedule *schedule;
     struct sampler_scratch *scratch;
     struct sim_saboteur *saboteur;
-    int *request_of;  /* per sequence name */
-    int *sequence_of; /* per request; -1: not there */
+    int *request_of;      /* per sequence name */
+    int *sequence_of;     /* per request; -1: not there */
     struct event *events; /* heap, the next one first */
     int n_events, events_capacity;
     uint64_t n_planned;
@@ -263,18 +263,18 @@ static enum err build(struct cluster *c, struct error *e)
                                                           .max_itl_us = o->max_itl,
                                                           .max_stretch = o->max_stretch,
                                                           .no_reuse = o->no_reuse});
-    return pipeline_new(&(struct pipeline_options){.stage = c->stages[n_stages - 1].stage,
-                                                   .vocab = SIM_VOCAB,
-                                                   .hidden = SIM_HIDDEN,
-                                                   .first = c->first,
-                                                   .inbox = c->lead_inbox,
-                                                   .n_stages = n_stages,
-                                                   .first_layer =
-                                                       sim_stage_first_layer(shape, n_stages - 1),
-                                                   .credits = o->n_flights,
-                                                   .max_rows = shape->max_rows,
-                                                   .epoch = SIM_EPOCH},
-                        &c->pipeline, e);
+    return pipeline_new(
+        &(struct pipeline_options){.stage = c->stages[n_stages - 1].stage,
+                                   .vocab = SIM_VOCAB,
+                                   .hidden = SIM_HIDDEN,
+                                   .first = c->first,
+                                   .inbox = c->lead_inbox,
+                                   .n_stages = n_stages,
+                                   .first_layer = sim_stage_first_layer(shape, n_stages - 1),
+                                   .credits = o->n_flights,
+                                   .max_rows = shape->max_rows,
+                                   .epoch = SIM_EPOCH},
+        &c->pipeline, e);
 }
 
 static void release(struct cluster *c)

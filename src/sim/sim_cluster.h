@@ -1,7 +1,7 @@
-/* A cluster in one process and one thread, with a fake clock: every run is a function of its options,
- * so a seed that fails fails again. Scheduler, sampler, pipeline, frames, stages are the real ones;
- * the backend hashes; frames take random times on their links (in order on each, as on a stream),
- * requests come and are cancelled at times given by the caller. */
+/* A cluster in one process and one thread, with a fake clock: every run is a function of its
+ * options, so a seed that fails fails again. Scheduler, sampler, pipeline, frames, stages are the
+ * real ones; the backend hashes; frames take random times on their links (in order on each, as on a
+ * stream), requests come and are cancelled at times given by the caller. */
 #ifndef SHOAL_SIM_SIM_CLUSTER_H
 #define SHOAL_SIM_SIM_CLUSTER_H
 

@@ -542,8 +542,8 @@ static void the_context_ends_a_request(void **state)
 static void a_full_house_says_so(void **state)
 {
     (void)state;
-    struct rig rig = rig_start((struct rig_options){
-        .n_stages = 1, .n_slots = 1, .max_queued = 2, .cost_us = 20000});
+    struct rig rig = rig_start(
+        (struct rig_options){.n_stages = 1, .n_slots = 1, .max_queued = 2, .cost_us = 20000});
     struct heard heard[4];
     uint64_t ids[3];
     for (int i = 0; i < 4; i++)
@@ -659,10 +659,10 @@ static struct tokenizer *small_tokenizer(void)
         else
             snprintf(piece, sizeof(piece), "%s%c%c", i % 3 == 0 ? "▁" : "", 'a' + i % 26,
                      'a' + i / 26 * 7);
-        types[i] = i == 0   ? VOCAB_UNKNOWN
-                   : i < 3  ? VOCAB_CONTROL
-                   : i < 7  ? VOCAB_BYTE
-                            : VOCAB_NORMAL;
+        types[i] = i == 0  ? VOCAB_UNKNOWN
+                   : i < 3 ? VOCAB_CONTROL
+                   : i < 7 ? VOCAB_BYTE
+                           : VOCAB_NORMAL;
         assert_int_equal(string_table_append(&v.tokens, piece, strlen(piece), NULL), OK);
     }
     struct tokenizer *t;

@@ -1,6 +1,6 @@
-/* Simulated clusters: the same tokens however the work is cut and mixed; injected faults are noticed;
- * nothing leaks. Every run is a function of one seed, printed when something fails; SHOAL_SIM_SEED
- * takes the place of the fixed ones. */
+/* Simulated clusters: the same tokens however the work is cut and mixed; injected faults are
+ * noticed; nothing leaks. Every run is a function of one seed, printed when something fails;
+ * SHOAL_SIM_SEED takes the place of the fixed ones. */
 #include "base/panic.h"
 #include "sim/sim_cluster.h"
 
@@ -50,8 +50,8 @@ struct batch_of_requests {
     int32_t (*prompts)[MAX_PROMPT];
 };
 
-/* Settings that a user may have. A few tokens are favoured sometimes, so that they repeat and guesses
- * come true. */
+/* Settings that a user may have. A few tokens are favoured sometimes, so that they repeat and
+ * guesses come true. */
 static void sample_somehow(uint64_t *random, int i, struct sampling *s)
 {
     static const struct logit_bias few[] = {{.token = 3, .bias = 30}, {.token = 9, .bias = 30}};
@@ -127,21 +127,20 @@ static void release_requests(struct batch_of_requests *b)
 /* A cluster of so many stages, all else at random. */
 static struct sim_cluster_options random_cluster(uint64_t *random, int n_stages)
 {
-    struct sim_cluster_options o = {
-        .shape = {.model_seed = 5,
-                  .n_layers = N_LAYERS,
-                  .n_stages = n_stages,
-                  .n_blocks = between(random, CONTEXT_BLOCKS, 30),
-                  .n_slots = between(random, 1, 8),
-                  .max_rows = between(random, 1, 24),
-                  .max_context = CONTEXT},
-        .n_flights = between(random, 1, 6),
-        .min_chunk = between(random, 1, 30),
-        .max_draft = roll(random, 3) == 0 ? 0 : between(random, 1, 16),
-        .max_itl = roll(random, 3) == 0 ? between(random, 10, 400) : 0,
-        .max_stretch = roll(random, 3) == 0 ? 1.5f : 0,
-        .no_reuse = roll(random, 5) == 0,
-        .seed = *random};
+    struct sim_cluster_options o = {.shape = {.model_seed = 5,
+                                              .n_layers = N_LAYERS,
+                                              .n_stages = n_stages,
+                                              .n_blocks = between(random, CONTEXT_BLOCKS, 30),
+                                              .n_slots = between(random, 1, 8),
+                                              .max_rows = between(random, 1, 24),
+                                              .max_context = CONTEXT},
+                                    .n_flights = between(random, 1, 6),
+                                    .min_chunk = between(random, 1, 30),
+                                    .max_draft = roll(random, 3) == 0 ? 0 : between(random, 1, 16),
+                                    .max_itl = roll(random, 3) == 0 ? between(random, 10, 400) : 0,
+                                    .max_stretch = roll(random, 3) == 0 ? 1.5f : 0,
+                                    .no_reuse = roll(random, 5) == 0,
+                                    .seed = *random};
     return o;
 }
 
@@ -207,8 +206,8 @@ static void note(struct happened *h, const struct schedule_counts *c)
     h->right += c->right;
 }
 
-static void compare(const struct batch_of_requests *b, const struct sim_request *got,
-                    uint64_t seed, int n_stages)
+static void compare(const struct batch_of_requests *b, const struct sim_request *got, uint64_t seed,
+                    int n_stages)
 {
     for (int i = 0; i < b->n; i++)
         if (!got[i].ended || !same_tokens(&got[i], &b->requests[i]))
