@@ -84,7 +84,7 @@ static void mistakes_are_named(void **state)
     REFUSED("--big: expected a whole number from 1 to 16777216, found \"0\"", "m", "--big", "0");
     REFUSED("-n: expected a value (N)", "m", "-n");
     REFUSED("--temp: expected a number from 0 to 10, found \"nan\"", "m", "--temp", "nan");
-    REFUSED("--kv: expected f16 or f32 or q8, found \"q4\"", "m", "--kv=q4");
+    REFUSED("--kv: expected f16 or f32, found \"q8\"", "m", "--kv=q8");
     REFUSED("--seed: expected a number from 0 to 2^64-1, found \"-1\"", "m", "--seed", "-1");
     REFUSED("--json: takes no value, found \"1\"", "m", "--json=1");
     REFUSED("unknown flag --frob (shoal run --help lists them)", "m", "--frob=3");
