@@ -13,11 +13,12 @@ enum { MAX_SAMPLES = 1000, LEAST_SAMPLES = 3 };
 static const double IN_TURN_BYTES = 256e6; /* what is read in turn adds up to so much */
 static const double SAMPLE_SECONDS = 1e-3; /* calls are timed together until they take so long */
 
-const char *const kernel_op_names[] = {"matmul", "attention", "rms_norm", "silu_mul",
-                                       "add",    "rope",      NULL};
+const char *const kernel_op_names[] = {"matmul",   "ffn", "attention", "rms_norm",
+                                       "silu_mul", "add", "rope",      NULL};
 
 static const struct trial_op *const trial_ops[N_KERNEL_OPS] = {
-    &matmul_trial, &attention_trial, &rms_norm_trial, &silu_mul_trial, &add_trial, &rope_trial};
+    &matmul_trial,   &ffn_trial, &attention_trial, &rms_norm_trial,
+    &silu_mul_trial, &add_trial, &rope_trial};
 
 struct kernel_bench {
     struct backend *measured, *reference;
@@ -75,6 +76,19 @@ void kernel_bench_isas(char *text, size_t text_bytes)
     kernels_names(text, text_bytes);
 }
 
+const char *kernel_bench_best_isa(void)
+{
+    struct kernels best;
+    enum err err = kernels_select(NULL, &best, NULL);
+    ASSERT(err == OK);
+    return best.variant;
+}
+
+bool kernel_bench_is_exact(const struct kernel_bench *b)
+{
+    return strcmp(b->measured->numerics_id, b->reference->numerics_id) == 0;
+}
+
 /* --- a trial --- */
 
 void trial_values(int what, int row, float *x, int n)
@@ -102,12 +116,13 @@ void trial_fill(struct trial *t, struct tensor *to, int what, int n_cols, float 
 static void trial_close(struct trial *t)
 {
     const struct backend_ops *ops = t->b->ops;
-    struct tensor *tensors[] = {t->x, t->y, t->z};
-    for (int i = 0; i < 3; i++)
+    struct tensor *tensors[] = {t->x, t->y, t->z, t->more[0], t->more[1], t->more[2]};
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
         if (tensors[i] != NULL)
             ops->tensor_free(t->b, tensors[i]);
-    for (int i = 0; i < MAX_COPIES && t->w[i] != NULL; i++)
-        ops->weight_free(t->b, t->w[i]);
+    for (int i = 0; i < MAX_COPIES; i++)
+        if (t->w[i] != NULL)
+            ops->weight_free(t->b, t->w[i]);
     if (t->kv != NULL)
         ops->kv_free(t->b, t->kv);
     free(t->positions);
@@ -264,12 +279,13 @@ static enum err check(struct kernel_bench *b, struct trial *measured, struct ker
     return err;
 }
 
-static int copies_for(double copy_bytes)
+static int copies_for(enum kernel_op op, double copy_bytes)
 {
+    int most = op == OP_FFN ? MAX_COPIES / 3 : MAX_COPIES;
     if (copy_bytes <= 0)
         return 1;
     double n = ceil(IN_TURN_BYTES / copy_bytes);
-    return n < 1 ? 1 : n > MAX_COPIES ? MAX_COPIES : (int)n;
+    return n < 1 ? 1 : n > most ? most : (int)n;
 }
 
 void kernel_bench_work(const struct kernel_case *c, struct kernel_result *out)
@@ -291,7 +307,7 @@ enum err kernel_bench_run(struct kernel_bench *b, const struct kernel_case *c, d
                       .c = c,
                       .n = c->n,
                       .n_cols = op->cols(c),
-                      .n_copies = copies_for(copy_bytes)};
+                      .n_copies = copies_for(c->op, copy_bytes)};
     out->from_memory = copy_bytes * t.n_copies >= IN_TURN_BYTES;
     enum err err = trial_open(&t, e);
     if (err != OK)

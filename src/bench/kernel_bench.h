@@ -11,15 +11,28 @@
 
 #include "backend/backend.h"
 
-enum kernel_op { OP_MATMUL, OP_ATTENTION, OP_RMS_NORM, OP_SILU_MUL, OP_ADD, OP_ROPE, N_KERNEL_OPS };
+#include <stdbool.h>
+#include <stddef.h>
+
+enum kernel_op {
+    OP_MATMUL,
+    OP_FFN,
+    OP_ATTENTION,
+    OP_RMS_NORM,
+    OP_SILU_MUL,
+    OP_ADD,
+    OP_ROPE,
+    N_KERNEL_OPS
+};
 
 /* "matmul", "rms_norm", …, in that order, ended by NULL. */
 extern const char *const kernel_op_names[];
 
 struct kernel_case {
     enum kernel_op op;
-    enum dtype type;    /* matmul: of the weights */
-    int n_rows, n_cols; /* matmul: outputs and inputs; rms_norm, silu_mul, add: n_cols only */
+    enum dtype type;    /* matmul, ffn: of the weights */
+    int n_rows, n_cols; /* matmul: outputs and inputs; ffn (a gated block): its width and the hidden
+                         * one; rms_norm, silu_mul, add: n_cols only */
     enum kv_type kv;    /* attention */
     int n_heads, n_kv_heads, head_size; /* attention, rope */
     int n_positions;                    /* attention: of the last row; at least n */
@@ -44,8 +57,14 @@ enum err kernel_bench_new(struct pool *pool, const char *isa, struct kernel_benc
                           struct error *e);
 void kernel_bench_free(struct kernel_bench *b); /* NULL allowed */
 
-/* The instruction sets that this processor has, separated by ", ", the best last. */
+/* The instruction sets that this processor has, separated by ", ". */
 void kernel_bench_isas(char *text, size_t text_bytes);
+/* The one that is used if nobody says otherwise. */
+const char *kernel_bench_best_isa(void);
+
+/* Whether these kernels promise the reference's bits: a set with a numerics id of its own does not,
+ * for some types. */
+bool kernel_bench_is_exact(const struct kernel_bench *b);
 
 /* What a case asks for: bytes and ops of the result, the rest zero. */
 void kernel_bench_work(const struct kernel_case *c, struct kernel_result *out);

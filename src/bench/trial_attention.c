@@ -9,7 +9,7 @@
 
 enum { QUERIES, KEYS, VALUES, FILL_ROWS = 64 };
 
-static int cols(const struct kernel_case *c)
+static int attention_cols(const struct kernel_case *c)
 {
     return c->n_heads * c->head_size;
 }
@@ -19,13 +19,14 @@ static int blocks_of(const struct kernel_case *c)
     return (c->n_positions - 1) / KV_BLOCK_TOKENS + 1;
 }
 
-static void work(const struct kernel_case *c, struct kernel_result *out, double *copy_bytes)
+static void attention_work(const struct kernel_case *c, struct kernel_result *out,
+                           double *copy_bytes)
 {
     *copy_bytes = (double)kv_block_bytes(c->kv, c->n_kv_heads, c->head_size) * blocks_of(c);
     out->bytes = *copy_bytes / blocks_of(c) / KV_BLOCK_TOKENS * c->n_positions;
     /* Row i sees n_positions - n + i + 1 positions; each costs a product with a key and a value. */
     double seen = (double)c->n * (c->n_positions - c->n) + (double)c->n * (c->n + 1) / 2;
-    out->ops = seen * 4 * cols(c);
+    out->ops = seen * 4 * attention_cols(c);
 }
 
 /* Keys and values of all positions into every layer. */
@@ -66,7 +67,7 @@ static enum err fill_store(struct trial *t, struct error *e)
     return err;
 }
 
-static enum err open(struct trial *t, struct error *e)
+static enum err attention_open(struct trial *t, struct error *e)
 {
     const struct kernel_case *c = t->c;
     int n_blocks = blocks_of(c);
@@ -82,26 +83,26 @@ static enum err open(struct trial *t, struct error *e)
         t->tables[i] = t->table;
     }
     t->batch = (struct batch){t->n, t->positions, t->tables};
-    enum err err = t->b->ops->tensor_new(t->b, t->n, cols(c), &t->x, e);
+    enum err err = t->b->ops->tensor_new(t->b, t->n, attention_cols(c), &t->x, e);
     if (err == OK)
-        err = t->b->ops->tensor_new(t->b, t->n, cols(c), &t->y, e);
+        err = t->b->ops->tensor_new(t->b, t->n, attention_cols(c), &t->y, e);
     struct kv_shape shape = {t->n_copies, n_blocks, c->n_kv_heads, c->head_size, c->kv};
     if (err == OK)
         err = t->b->ops->kv_new(t->b, &shape, &t->kv, e);
     return err == OK ? fill_store(t, e) : err;
 }
 
-static void reset(struct trial *t)
+static void attention_reset(struct trial *t)
 {
-    trial_fill(t, t->x, QUERIES, cols(t->c), 1);
+    trial_fill(t, t->x, QUERIES, attention_cols(t->c), 1);
 }
 
-static void run(struct trial *t, int copy)
+static void attention_run(struct trial *t, int copy)
 {
     t->b->ops->attention(t->b, t->y, t->x, t->kv, copy, t->c->n_heads, &t->batch);
 }
 
-static const struct tensor *output(const struct trial *t)
+static const struct tensor *attention_output(const struct trial *t)
 {
     return t->y;
 }
@@ -131,12 +132,12 @@ static void exact_head(const float *q, const float *k, const float *v, int strid
 }
 
 /* Of keys and values before the store rounded them. */
-static enum err exact(struct trial *t, int i, double *out, struct error *e)
+static enum err attention_exact(struct trial *t, int i, double *out, struct error *e)
 {
     const struct kernel_case *c = t->c;
     int width = c->n_kv_heads * c->head_size, n = t->positions[i] + 1;
     size_t cells = (size_t)n * width;
-    float *k = malloc((2 * cells + (size_t)cols(c)) * sizeof *k);
+    float *k = malloc((2 * cells + (size_t)attention_cols(c)) * sizeof *k);
     double *scores = malloc((size_t)n * sizeof *scores);
     if (k == NULL || scores == NULL) {
         free(k);
@@ -148,7 +149,7 @@ static enum err exact(struct trial *t, int i, double *out, struct error *e)
         trial_values(KEYS, p, k + (size_t)p * width, width);
         trial_values(VALUES, p, v + (size_t)p * width, width);
     }
-    trial_values(QUERIES, trial_token(t, i), q, cols(c));
+    trial_values(QUERIES, trial_token(t, i), q, attention_cols(c));
     for (int h = 0; h < c->n_heads; h++) {
         int at = h / (c->n_heads / c->n_kv_heads) * c->head_size;
         exact_head(q + h * c->head_size, k + at, v + at, width, c->head_size, n, scores,
@@ -159,4 +160,6 @@ static enum err exact(struct trial *t, int i, double *out, struct error *e)
     return OK;
 }
 
-const struct trial_op attention_trial = {cols, work, open, reset, run, output, exact};
+const struct trial_op attention_trial = {attention_cols,  attention_work, attention_open,
+                                         attention_reset, attention_run,  attention_output,
+                                         attention_exact};

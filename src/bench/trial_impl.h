@@ -19,7 +19,7 @@ struct trial {
     int tokens[SAMPLE_TOKENS]; /* sampled: which of the case's */
     int n_cols;                /* output columns of this trial */
     int n_copies;
-    struct tensor *x, *y, *z;
+    struct tensor *x, *y, *z, *more[3];
     struct weight *w[MAX_COPIES];
     struct kv_store *kv;
     struct batch batch;
@@ -45,6 +45,7 @@ struct trial_op {
 };
 
 extern const struct trial_op matmul_trial;    /* trial_matmul.c */
+extern const struct trial_op ffn_trial;       /* trial_ffn.c */
 extern const struct trial_op attention_trial; /* trial_attention.c */
 extern const struct trial_op rms_norm_trial, silu_mul_trial, add_trial,
     rope_trial; /* trial_rows.c */
@@ -60,6 +61,11 @@ static inline int sample_col(int n_cols, int i)
 {
     return n_cols <= SAMPLE_COLS || i < SAMPLE_COLS / 2 ? i : n_cols - SAMPLE_COLS + i;
 }
+
+/* w[first], w[first + step], … for every copy: a matrix of the case's type, or the sample of its
+ * rows. ERR_INVALID, ERR_UNSUPPORTED as kernel_bench_run. */
+enum err trial_weights(struct trial *t, int n_rows, int n_cols, bool sample, int first, int step,
+                       struct error *e);
 
 /* Values of one row, the same for whoever asks: `what` tells inputs apart. In [-1, 1). */
 void trial_values(int what, int row, float *x, int n);

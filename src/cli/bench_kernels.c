@@ -105,10 +105,11 @@ static enum err choose_ops(const char *list, struct choice *c, struct error *e)
         while (i < N_KERNEL_OPS && strcmp(kernel_op_names[i], word) != 0)
             i++;
         if (i == N_KERNEL_OPS)
-            return error_set(e, ERR_USAGE,
-                             "--op: expected matmul, attention, rms_norm, silu_mul, add or rope, "
-                             "found \"%s\"",
-                             word);
+            return error_set(
+                e, ERR_USAGE,
+                "--op: expected matmul, ffn, attention, rms_norm, silu_mul, add or rope, "
+                "found \"%s\"",
+                word);
         c->ops[i] = true;
     }
     return OK;
@@ -139,13 +140,12 @@ static enum err choose_isas(const char *list, struct choice *c, struct error *e)
 {
     char all[128], word[NAME_BYTES];
     kernel_bench_isas(all, sizeof all);
-    bool best = strcmp(list, "best") == 0;
-    const char *words = best || strcmp(list, "all") == 0 ? all : list;
+    const char *words = strcmp(list, "best") == 0  ? kernel_bench_best_isa()
+                        : strcmp(list, "all") == 0 ? all
+                                                   : list;
     while (next_word(&words, word)) {
         if (c->n_isas == MAX_ISAS)
             return error_set(e, ERR_USAGE, "--isa: expected at most %d instruction sets", MAX_ISAS);
-        if (best)
-            c->n_isas = 0; /* the last is the best */
         memcpy(c->isas[c->n_isas++], word, sizeof word);
     }
     return OK;
@@ -208,7 +208,8 @@ static struct limit limit_of(const struct session *s, const struct kernel_case *
 {
     struct kernel_result r;
     kernel_bench_work(c, &r);
-    bool quantised = c->op == OP_MATMUL && dtype_info(c->type)->block_elems > 1;
+    bool weights = c->op == OP_MATMUL || c->op == OP_FFN;
+    bool quantised = weights && dtype_info(c->type)->block_elems > 1;
     double reading = r.bytes / s->read_gb_s;
     double computing = r.ops / (quantised ? s->dot_gop_s : s->fma_gop_s);
     if (reading > computing)
@@ -227,6 +228,7 @@ static void describe(const struct kernel_case *c, char *text, size_t text_bytes)
     static const char *const op_shapes[] = {"%s %dx%d", "%s %d heads of %d, %d positions"};
     switch (c->op) {
     case OP_MATMUL:
+    case OP_FFN:
         snprintf(text, text_bytes, op_shapes[0], dtype_name(c->type), c->n_rows, c->n_cols);
         break;
     case OP_ATTENTION:
@@ -246,7 +248,10 @@ static void print_case(const struct session *s, const struct kernel_case *c, con
     printf("%-7s %-9s %-34s %5d %11.2f %8.1f %9.1f %7.1f %%%s %s %9.2e\n", s->isa,
            kernel_op_names[c->op], what, c->n, r->seconds * 1e6, r->bytes / r->seconds * 1e-9,
            r->ops / r->seconds * 1e-9, 100 * fraction(l, r),
-           bench_probes_agree(l->before, l->after) ? " " : "?", r->equal ? "same  " : "DIFFER",
+           bench_probes_agree(l->before, l->after) ? " " : "?",
+           r->equal                          ? "same  "
+           : kernel_bench_is_exact(s->bench) ? "DIFFER"
+                                             : "other ",
            r->error);
     fflush(stdout);
 }
@@ -256,7 +261,7 @@ static json_t *case_json(const struct session *s, const struct kernel_case *c,
 {
     json_t *j =
         json_pack("{s:s, s:s, s:i}", "op", kernel_op_names[c->op], "isa", s->isa, "n", c->n);
-    if (c->op == OP_MATMUL)
+    if (c->op == OP_MATMUL || c->op == OP_FFN)
         json_object_update_new(j, json_pack("{s:s, s:i, s:i}", "type", dtype_name(c->type), "rows",
                                             c->n_rows, "cols", c->n_cols));
     else if (c->op == OP_ATTENTION || c->op == OP_ROPE)
@@ -321,6 +326,23 @@ static enum err run_matrices(struct session *s, struct error *e)
     return err;
 }
 
+static enum err run_ffn(struct session *s, struct error *e)
+{
+    const struct choice *c = s->choice;
+    enum err err = OK;
+    for (int t = 0; t < c->n_types; t++) {
+        for (int i = 0; i < c->n_rows && err == OK; i++) {
+            struct kernel_case one = {.op = OP_FFN,
+                                      .type = c->types[t],
+                                      .n_rows = c->shape.ffn,
+                                      .n_cols = c->shape.hidden,
+                                      .n = c->rows[i]};
+            err = run_case(s, &one, e);
+        }
+    }
+    return err;
+}
+
 static enum err run_attention(struct session *s, struct error *e)
 {
     const struct choice *c = s->choice;
@@ -365,6 +387,7 @@ static enum err run_ops(struct session *s, struct error *e)
         if (!s->choice->ops[op])
             continue;
         err = op == OP_MATMUL      ? run_matrices(s, e)
+              : op == OP_FFN       ? run_ffn(s, e)
               : op == OP_ATTENTION ? run_attention(s, e)
                                    : run_rows(s, (enum kernel_op)op, e);
     }
@@ -379,7 +402,8 @@ static void probe_begin(struct session *s, json_t *limits)
     s->fma_gop_s = probe_fma_gop_s(s->probe);
     const char *dot = probe_dot_name(s->probe), *fma = probe_fma_name(s->probe);
     if (limits != NULL) {
-        json_array_append_new(limits, json_pack("{s:s, s:f, s:s, s:f, s:s, s:f}", "isa", s->isa,
+        json_array_append_new(limits, json_pack("{s:s, s:b, s:f, s:s, s:f, s:s, s:f}", "isa",
+                                                s->isa, "exact", kernel_bench_is_exact(s->bench),
                                                 "read_gb_s", s->read_gb_s, "dot_instruction", dot,
                                                 "dot_gop_s", s->dot_gop_s, "fma_instruction", fma,
                                                 "fma_gop_s", s->fma_gop_s));
@@ -431,7 +455,7 @@ static enum err run_all(const struct kernels_flags *f, const struct choice *c, s
 
 enum err bench_kernels(int argc, char **argv, struct error *e)
 {
-    struct kernels_flags f = {.ops = "matmul,attention,rms_norm,silu_mul,add,rope",
+    struct kernels_flags f = {.ops = "matmul,ffn,attention,rms_norm,silu_mul,add,rope",
                               .types = "all",
                               .isas = "best",
                               .shape = "1b",
@@ -440,7 +464,8 @@ enum err bench_kernels(int argc, char **argv, struct error *e)
                               .threads = pool_default_threads(),
                               .least_ms = 100};
     const struct flag table[] = {
-        {"op", FLAG_STRING, &f.ops, "OP,…", "matmul, attention, rms_norm, silu_mul, add, rope"},
+        {"op", FLAG_STRING, &f.ops, "OP,…",
+         "matmul, ffn, attention, rms_norm, silu_mul, add, rope"},
         {"type", FLAG_STRING, &f.types, "TYPE,…", "of weights: Q4_0, F16, … (default all)"},
         {"isa", FLAG_STRING, &f.isas, "ISA,…", "as SHOAL_CPU; all; best (default)"},
         {"shape", FLAG_STRING, &f.shape, "NAME", "1b (default), 8b, or one matrix ROWSxCOLS"},

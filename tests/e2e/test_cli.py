@@ -230,12 +230,12 @@ def test_bench_usage(shoal, arguments, says):
 
 def test_bench_kernels(shoal):
     """Every operation gives the reference's bits (on every instruction set: kernel_bench_test.c)."""
-    answer = shoal.json("bench", "kernels", "--shape", "200x256", "--rows", "5", "--positions", "40",
+    answer = shoal.json("bench", "kernels", "--shape", "192x256", "--rows", "5", "--positions", "40",
                         "--type", "Q8_0,F16", "--ms", 1, "-t", 2, timeout=200)
     assert answer["threads"] == 2 and len(answer["limits"]) == 1
     results = answer["results"]
     # 2 types, 3 types of keys and values, 4 operations on rows
-    assert [r["op"] for r in results] == ["matmul"] * 2 + ["attention"] * 3 + [
+    assert [r["op"] for r in results] == ["matmul"] * 2 + ["ffn"] * 2 + ["attention"] * 3 + [
         "rms_norm", "silu_mul", "add", "rope"]
     assert {r["isa"] for r in results} == {answer["limits"][0]["isa"]}
     for r in results:
