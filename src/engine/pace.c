@@ -26,27 +26,46 @@ static void fit(struct pace *p)
     }
 }
 
-void pace_note(struct pace *p, int n_rows, int64_t us)
+static void note_decoding(struct pace *p, double n, double us)
 {
-    if (n_rows < 1 || us < 0)
-        return;
-    double n = n_rows, t = (double)us;
     p->weight = FORGETTING * p->weight + 1;
     p->rows = FORGETTING * p->rows + n;
-    p->us = FORGETTING * p->us + t;
+    p->us = FORGETTING * p->us + us;
     p->rows_squared = FORGETTING * p->rows_squared + n * n;
-    p->rows_us = FORGETTING * p->rows_us + n * t;
+    p->rows_us = FORGETTING * p->rows_us + n * us;
     fit(p);
+}
+
+/* Decode rows of which nothing is known yet are taken to cost what prompt rows do. */
+static void note_prompt(struct pace *p, double n_decoding, double n, double us)
+{
+    double rest = us - pace_step_us(p, (int)n_decoding);
+    if (p->weight <= 0)
+        rest = us * n / (n + n_decoding);
+    p->prompt_rows = FORGETTING * p->prompt_rows + n;
+    p->prompt_us = FORGETTING * p->prompt_us + (rest > 0 ? rest : 0);
+    p->per_prompt_us = p->prompt_us / p->prompt_rows;
+}
+
+void pace_note(struct pace *p, int n_decoding, int n_prompt, int64_t us)
+{
+    if (us < 0)
+        return;
+    if (n_prompt > 0)
+        note_prompt(p, n_decoding, n_prompt, (double)us);
+    else if (n_decoding > 0)
+        note_decoding(p, n_decoding, (double)us);
 }
 
 bool pace_is_known(const struct pace *p)
 {
-    return p->weight > 0 && p->us > 0;
+    return p->weight > 0 ? p->us > 0 : p->per_prompt_us > 0;
 }
 
-double pace_step_us(const struct pace *p, double n_rows)
+double pace_step_us(const struct pace *p, int n_decoding)
 {
-    return pace_is_known(p) ? p->base_us + p->per_row_us * n_rows : 0;
+    return p->weight > 0 ? p->base_us + p->per_row_us * n_decoding
+                         : p->per_prompt_us * n_decoding;
 }
 
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding)
@@ -54,21 +73,21 @@ int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n
     bool is_bound = bound->max_step_us > 0 || bound->max_stretch > 0;
     if (!is_bound)
         return INT_MAX;
-    if (!pace_is_known(p))
+    if (!pace_is_known(p) || p->per_prompt_us <= 0)
         return PACE_MIN_ROWS;
     double without = pace_step_us(p, n_decoding), most = 1e18;
     if (bound->max_step_us > 0)
         most = (double)bound->max_step_us;
     if (bound->max_stretch > 0 && without * bound->max_stretch < most)
         most = without * bound->max_stretch;
-    double rows = (most - without) / p->per_row_us;
+    double rows = (most - without) / p->per_prompt_us;
     return rows < PACE_MIN_ROWS ? PACE_MIN_ROWS : rows > INT_MAX / 2 ? INT_MAX / 2 : (int)rows;
 }
 
 float pace_least_rate(const struct pace *p, int n_decoding)
 {
     const float unknown = 0.3f, least = 0.1f;
-    if (!pace_is_known(p))
+    if (p->weight <= 0 || p->us <= 0)
         return unknown;
     int n = n_decoding > 1 ? n_decoding : 1;
     float rate = (float)(p->per_row_us * n / pace_step_us(p, n));

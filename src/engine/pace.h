@@ -1,9 +1,11 @@
 /* How long steps take, and how many prompt rows fit beside running streams.
  *
- * A step of n rows is taken to last base + n * per_row microseconds at the slowest stage; both are
- * fitted to the steps seen lately (least squares with forgetting), so that they follow the machine,
- * the model and the growing context. The first steps, before anything is known, get few prompt
- * rows. Pure: times come in as arguments. */
+ * A step is taken to keep the slowest stage as long as its decode rows alone would, and something
+ * for each prompt row on top. What decode rows cost is fitted to steps that had no others (base
+ * and slope, least squares with forgetting); what a prompt row costs is the rest of the steps that
+ * had some, and grows with the positions it stands at. Both follow the machine, the model and the
+ * context. As long as nothing is known, prompts come in small pieces. Pure: times come in as
+ * arguments. */
 #ifndef SHOAL_ENGINE_PACE_H
 #define SHOAL_ENGINE_PACE_H
 
@@ -11,15 +13,19 @@
 #include <stdint.h>
 
 struct pace {
-    double weight, rows, us, rows_squared, rows_us; /* sums of what was seen, the old fading */
+    /* Of steps without prompt rows: sums of what was seen, the old fading, and the line. */
+    double weight, rows, us, rows_squared, rows_us;
     double base_us, per_row_us;
+    /* Of prompt rows: likewise, and their quotient. */
+    double prompt_rows, prompt_us;
+    double per_prompt_us; /* 0: unknown */
 };
 
-/* A step of n_rows kept the slowest stage for us (>= 0). */
-void pace_note(struct pace *p, int n_rows, int64_t us);
+/* A step with so many rows kept the slowest stage for us (>= 0). */
+void pace_note(struct pace *p, int n_decoding, int n_prompt, int64_t us);
 
 bool pace_is_known(const struct pace *p);
-double pace_step_us(const struct pace *p, double n_rows); /* 0 while unknown */
+double pace_step_us(const struct pace *p, int n_decoding); /* without prompt rows; 0: unknown */
 
 /* What a user may set: no step beside running streams is to be longer than this. */
 struct pace_bound {
@@ -27,13 +33,15 @@ struct pace_bound {
     float max_stretch;   /* times the step without prompt rows; 0: any */
 };
 
-/* Prompt rows that may go beside n_decoding rows; at least PACE_MIN_ROWS, so that prompts never
- * starve; INT_MAX without a bound. */
+/* Prompt rows that may go beside n_decoding rows, or PACE_MIN_ROWS: where the bound cannot be kept,
+ * or nothing is known yet, prompts go on at least so fast. (A chunk has costs of its own, whatever
+ * its size: below a few rows, it would only make the prompt last longer.) INT_MAX without a bound.
+ */
 enum { PACE_MIN_ROWS = 8 };
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding);
 
-/* The share of guesses that must be right for guessing to pay, with n_decoding streams in a step: a
- * guess costs a row, and wins its stream a token's share of the step. */
+/* The share of guesses that must be right for guessing to pay, with n_decoding streams in a step:
+ * a guess costs a row, and wins its stream a token's share of the step. */
 float pace_least_rate(const struct pace *p, int n_decoding);
 
 #endif

@@ -19,8 +19,8 @@ static void unknown_is_careful(void **state)
     assert_int_equal(pace_prompt_rows(&p, &any, 3), INT_MAX);
     assert_int_equal(pace_prompt_rows(&p, &twice, 3), PACE_MIN_ROWS);
     assert_true(pace_least_rate(&p, 1) > 0);
-    pace_note(&p, 0, 100);
-    pace_note(&p, 3, -1);
+    pace_note(&p, 0, 0, 100);
+    pace_note(&p, 3, 0, -1);
     assert_false(pace_is_known(&p));
 }
 
@@ -29,15 +29,34 @@ static void a_line_is_found(void **state)
     (void)state;
     struct pace p = {0};
     for (int i = 0; i < 20; i++) {
-        int n = i % 2 == 0 ? 4 : 100;
-        pace_note(&p, n, 20000 + 500 * n);
+        int n = i % 2 == 0 ? 4 : 20;
+        pace_note(&p, n, 0, 20000 + 500 * n);
     }
     assert_in_range((int)p.base_us, 19990, 20010);
     assert_in_range((int)p.per_row_us, 499, 501);
-    assert_in_range(pace_prompt_rows(&p, &fifty_ms, 4), 55, 57);
-    assert_in_range(pace_prompt_rows(&p, &twice, 4), 43, 45);
+    assert_int_equal(pace_prompt_rows(&p, &twice, 4), PACE_MIN_ROWS); /* of prompts nothing yet */
+    for (int i = 0; i < 20; i++)
+        pace_note(&p, 4, 10, 22000 + 10 * 1000);
+    assert_in_range((int)p.per_prompt_us, 999, 1001);
+    assert_in_range((int)p.base_us, 19990, 20010); /* untouched by steps with prompts */
+    assert_in_range(pace_prompt_rows(&p, &fifty_ms, 4), 27, 29);
+    assert_in_range(pace_prompt_rows(&p, &twice, 4), 21, 23);
     assert_int_equal((int)(100 * pace_least_rate(&p, 1)), 10); /* a row is cheap: its floor */
     assert_in_range((int)(100 * pace_least_rate(&p, 40)), 49, 51);
+}
+
+static void prompt_rows_become_dearer_with_their_position(void **state)
+{
+    (void)state;
+    struct pace p = {0};
+    for (int i = 0; i < 30; i++)
+        pace_note(&p, 16, 0, 4000);
+    int n = 0;
+    for (int i = 0; i < 300; i++) {
+        n = pace_prompt_rows(&p, &twice, 16);
+        pace_note(&p, 16, n, 4000 + n * (100 + i));
+    }
+    assert_in_range(n, 9, 11); /* 4 ms at 0.4 ms each: they, not the base, were seen to grow */
 }
 
 static void equal_steps_say_nothing_of_the_slope(void **state)
@@ -45,13 +64,25 @@ static void equal_steps_say_nothing_of_the_slope(void **state)
     (void)state;
     struct pace p = {0};
     for (int i = 0; i < 10; i++)
-        pace_note(&p, 16, 32000 + i % 3);
-    assert_int_equal(pace_prompt_rows(&p, &twice, 16), 16); /* as if all of it were rows */
-    pace_note(&p, 116, 42000);
+        pace_note(&p, 16, 0, 32000 + i % 3);
+    assert_int_equal((int)p.base_us, 0); /* as if all of it were rows */
+    pace_note(&p, 116, 0, 42000);
     assert_in_range((int)p.per_row_us, 95, 105);
     for (int i = 0; i < 50; i++)
-        pace_note(&p, 16, 32000);
+        pace_note(&p, 16, 0, 32000);
     assert_in_range((int)p.per_row_us, 95, 105); /* kept */
+}
+
+/* Prompts from the beginning: decode rows are taken to cost as much as theirs. */
+static void prompts_alone(void **state)
+{
+    (void)state;
+    struct pace p = {0};
+    pace_note(&p, 0, 100, 50000);
+    assert_true(pace_is_known(&p));
+    assert_in_range(pace_prompt_rows(&p, &twice, 40), 39, 41);
+    pace_note(&p, 40, 60, 50000);
+    assert_in_range((int)p.per_prompt_us, 499, 501);
 }
 
 /* Whatever the times are, the answer is usable, and it follows a machine that becomes slower. */
@@ -61,21 +92,26 @@ static void noise_and_change(void **state)
     struct pace p = {0};
     unsigned seed = 3;
     for (int i = 0; i < 3000; i++) {
-        pace_note(&p, 1 + rand_r(&seed) % 200, rand_r(&seed) % 100000);
-        assert_true(p.per_row_us > 0 && p.base_us >= 0);
+        int n_prompt = rand_r(&seed) % 3 > 0 ? 0 : rand_r(&seed) % 200;
+        pace_note(&p, 1 + rand_r(&seed) % 20, n_prompt, rand_r(&seed) % 100000);
+        assert_true(p.weight <= 0 || p.per_row_us > 0);
+        assert_true(p.base_us >= 0 && p.per_prompt_us >= 0);
         assert_true(pace_prompt_rows(&p, &twice, 5) >= PACE_MIN_ROWS);
         assert_true(pace_least_rate(&p, 5) > 0);
     }
     for (int slow = 1; slow <= 4; slow *= 2)
         for (int i = 0; i < 60; i++) {
             int n = 1 + rand_r(&seed) % 200;
-            pace_note(&p, n, slow * (10000 + 100 * n));
+            pace_note(&p, n, 0, slow * (10000 + 100 * n));
         }
     assert_in_range((int)p.per_row_us, 350, 450);
     struct pace zero = {0};
-    pace_note(&zero, 5, 0);
+    pace_note(&zero, 5, 0, 0);
+    pace_note(&zero, 5, 5, 0);
     assert_false(pace_is_known(&zero));
     assert_int_equal(pace_prompt_rows(&zero, &twice, 5), PACE_MIN_ROWS);
+    struct pace_bound impossible = {.max_step_us = 1};
+    assert_int_equal(pace_prompt_rows(&p, &impossible, 5), PACE_MIN_ROWS);
 }
 
 int main(void)
@@ -84,6 +120,8 @@ int main(void)
         cmocka_unit_test(unknown_is_careful),
         cmocka_unit_test(a_line_is_found),
         cmocka_unit_test(equal_steps_say_nothing_of_the_slope),
+        cmocka_unit_test(prompt_rows_become_dearer_with_their_position),
+        cmocka_unit_test(prompts_alone),
         cmocka_unit_test(noise_and_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -330,10 +330,12 @@ bool schedule_next(struct schedule *s, struct step *step)
     schedule_admit(s);
     serve_first(s);
     schedule_decoding(s, flight);
+    int n_decoding = s->n_rows;
     schedule_prompts(s, flight);
     if (s->n_rows == 0)
         return false; /* what the tables have to be told goes with a later step */
     flight->n_rows = s->n_rows;
+    flight->n_prompt = s->n_rows - n_decoding;
     flight->sent_us = s->now_us;
     s->n_in_flight++;
     s->n_steps++;
@@ -357,7 +359,7 @@ static void note_time(struct schedule *s, const struct flight *flight)
     int n_stages = s->options.n_flights > 1 ? s->options.n_flights - 1 : 1;
     int64_t us = was_behind ? s->now_us - s->returned_us : (s->now_us - flight->sent_us) / n_stages;
     if (s->now_us > 0)
-        pace_note(&s->pace, flight->n_rows, us);
+        pace_note(&s->pace, flight->n_rows - flight->n_prompt, flight->n_prompt, us);
     s->returned_us = s->now_us;
 }
 

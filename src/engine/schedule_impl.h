@@ -24,6 +24,7 @@ struct share {
 struct flight {
     struct share *shares; /* [max_rows] */
     int n_shares, n_rows;
+    int n_prompt; /* rows of prompts, among these */
     int64_t sent_us;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/schedule.h"
 
 #include "base/bounds.h"
+#include "engine/pace.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -479,8 +480,8 @@ static void prompts_leave_streams_their_pace(void **state)
     assert_int_equal(chunk_beside_a_stream(0, 0), 1); /* the prompt was over in two steps */
     assert_in_range(chunk_beside_a_stream(30000, 0), 17, 20);
     assert_in_range(chunk_beside_a_stream(0, 2), 9, 12);
-    assert_in_range(chunk_beside_a_stream(40000, 2), 9, 12); /* the stricter of the two */
-    assert_int_equal(chunk_beside_a_stream(1000, 0), 8);     /* impossible: still it goes on */
+    assert_in_range(chunk_beside_a_stream(40000, 2), 9, 12);         /* the stricter of the two */
+    assert_int_equal(chunk_beside_a_stream(1000, 0), PACE_MIN_ROWS); /* impossible: it goes on */
 }
 
 static int by_value(const void *a, const void *b)
