@@ -37,7 +37,7 @@ struct pace_bound {
  * or nothing is known yet, prompts go on at least so fast. (A chunk has costs of its own, whatever
  * its size: below a few rows, it would only make the prompt last longer.) INT_MAX without a bound.
  */
-enum { PACE_MIN_ROWS = 8 };
+enum { PACE_MIN_ROWS = 4 };
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding);
 
 /* The share of guesses that must be right for guessing to pay, with n_decoding streams in a step:

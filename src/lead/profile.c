@@ -14,7 +14,7 @@ static const struct sizes sizes[N_PROFILES] = {
                              .max_rows = 512,
                              .max_queued = 128,
                              .max_draft = 8,
-                             .max_stretch = 1.6f,
+                             .max_stretch = 1.5f,
                              .kv_share = 0.25f},
     [PROFILE_THROUGHPUT] =
         {.n_slots = 64, .max_rows = 1024, .max_queued = 1024, .max_draft = 4, .kv_share = 0.5f},
@@ -22,7 +22,7 @@ static const struct sizes sizes[N_PROFILES] = {
                             .max_rows = 128,
                             .max_queued = 64,
                             .max_draft = 8,
-                            .max_stretch = 1.6f,
+                            .max_stretch = 1.5f,
                             .kv_share = 0.1f},
 };
 
