@@ -7,7 +7,6 @@
 #include "backend/cpu/inline.h"
 #include "backend/cpu/kernels.h"
 
-enum { TOKEN_BLOCK = 64 }; /* tokens whose activations stay in the second-level cache */
 
 void kernels_avx2(struct kernels *k);
 void kernels_avxvnni(struct kernels *k); /* kernels_avx2 and products with 256-bit vpdpbusd, */
