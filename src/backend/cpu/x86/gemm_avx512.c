@@ -9,8 +9,8 @@
  * (scale product and fma are the others): 80 % of the units' peak is the ceiling of this
  * arithmetic.
  *
- * The sections of k come one after the other; their sums wait in at most three levels of a binary
- * counter, so that they meet in the order of section_tree. */
+ * The sections of k come one after the other (k_walk.h). */
+#include "backend/cpu/k_walk.h"
 #include "backend/cpu/x86/decode_avx512.h"
 
 enum {
@@ -19,7 +19,6 @@ enum {
     K_GROUPS = 8,          /* groups decoded at a time */
     TOKENS_MAX = 132,      /* tokens under one decoding: a multiple of TILE */
     X_BYTES = 512 << 10,   /* of activations: what a second-level cache holds beside the weights */
-    LEVELS = 3,            /* log2(K_SECTIONS) */
 };
 
 /* One group of a pair of panels. */
@@ -29,16 +28,8 @@ struct pair {
 
 struct scratch {
     struct pair weights[K_GROUPS];
-    float part[TOKENS_MAX * PAIR];          /* sums of a section that is not complete */
-    float level[LEVELS][TOKENS_MAX * PAIR]; /* sums of sections that wait for their partners */
-};
-
-/* Where the accumulators of a block of k come from and go to; all [tokens][PAIR]. */
-struct route {
-    const float *from;            /* NULL: they start at 0 */
-    const float *partner[LEVELS]; /* added at the end, in this order */
-    int n_partners;
-    float *to;
+    float part[TOKENS_MAX * PAIR];            /* sums of a section that is not complete */
+    float level[K_LEVELS][TOKENS_MAX * PAIR]; /* sums of sections that wait for their partners */
 };
 
 FORCE_INLINE void start_offsets(__m512i sum[TILE][2], const struct quant_group *x, size_t stride,
@@ -156,13 +147,6 @@ struct tokens {
     size_t n;
 };
 
-/* Ask for `bytes` from `at`, spread over the tiles: part i of n. */
-FORCE_INLINE void prefetch_part(const uint8_t *at, size_t bytes, size_t i, size_t n)
-{
-    for (size_t line = bytes * i / n & ~(size_t)63; line < bytes * (i + 1) / n; line += 64)
-        _mm_prefetch((const char *)at + line, _MM_HINT_T0);
-}
-
 /* Groups [g, g + n_groups) of a pair of panels (the same one twice, where there is no second). */
 FORCE_INLINE void k_block(const struct packed *w, const uint8_t *const panels[2], size_t g,
                           size_t n_groups, const struct tokens *x, const struct route *r,
@@ -193,27 +177,10 @@ FORCE_INLINE void pair_product(const struct packed *w, const uint8_t *const pane
                                const struct tokens *x, struct scratch *s,
                                const enum pack_format format)
 {
-    const size_t per_block = (size_t)pack_block(format) / GROUP;
-    size_t all_groups = (size_t)(w->n_cols / GROUP);
-    int n_blocks = packed_n_blocks(w), top = 0;
-    for (int section = 0; section < K_SECTIONS; section++) {
-        size_t g = (size_t)section_begin(n_blocks, section) * per_block;
-        size_t end = (size_t)section_begin(n_blocks, section + 1) * per_block;
-        end = end < all_groups ? end : all_groups;
-        struct route r = {0};
-        do { /* once also for a section without groups: its sum is 0 */
-            size_t n = end - g < K_GROUPS ? end - g : K_GROUPS;
-            r.to = s->part;
-            if (g + n == end) {
-                for (int done = section; done & 1; done >>= 1)
-                    r.partner[r.n_partners++] = s->level[--top];
-                r.to = s->level[top++];
-            }
-            k_block(w, panels, g, n, x, &r, s->weights, format);
-            r.from = s->part;
-            g += n;
-        } while (g < end);
-    }
+    struct k_walk k;
+    k_walk_init(&k, w, GROUP, K_GROUPS, s->part, s->level[0], TOKENS_MAX * PAIR);
+    while (k_walk_next(&k))
+        k_block(w, panels, k.begin, k.n, x, &k.route, s->weights, format);
 }
 
 static void store_rows(const struct matmul *m, int panel_i, int t, int n, const float *sums)
