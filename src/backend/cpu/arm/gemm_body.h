@@ -10,15 +10,13 @@
  *   spread(to, v, quad)           a vector of four rows, e.g. scales, likewise
  *   dot_part(sum, code, x, half, format)   sum + 16 values of a part's rows by a column
  *   add_scaled(acc, sum, scale, x), less_min(acc, min, x)    as docs/numerics.md
- *   panel_sums(sums, acc, i)      the sums of token i of a column, by rows
+ *   panel_sums(sums, at, i)       the sums of token i of a column in memory, by rows
  *
  * Work goes panel by panel and by blocks of k of up to 8 groups. Such a block of weights is decoded
  * once into the first-level cache, as signed bytes in the order that the multipliers take, and then
  * multiplied with all tokens in tiles of 4, whose 16 float accumulators stay in registers; each
- * vector of codes is loaded once for a tile.
- *
- * The sections of k come one after the other; their sums wait in at most three levels of a binary
- * counter, so that they meet in the order of section_tree. */
+ * vector of codes is loaded once for a tile. */
+#include "backend/cpu/k_walk.h"
 
 enum {
     TILE = 4, /* tokens */
@@ -27,7 +25,6 @@ enum {
     K_GROUPS = 8,                       /* groups decoded at a time */
     TOKENS_MAX = 64,                    /* tokens under one decoding: a multiple of TILE */
     X_BYTES = 512 << 10, /* of activations: what a second-level cache holds beside the weights */
-    LEVELS = 3,          /* log2(K_SECTIONS) */
 };
 _Static_assert(PARTS == QUADS * COLUMN_TOKENS, "a part's four products are rows x tokens");
 
@@ -38,21 +35,11 @@ struct decoded {
     float32x4_t min[PARTS];      /* Q4_K */
 };
 
-/* Accumulators in memory: [columns][PARTS]. */
-typedef float32x4_t sums_t[TOKENS_MAX / COLUMN_TOKENS][PARTS];
+enum { SUMS = TOKENS_MAX * PANEL_ROWS }; /* in memory: [columns][PARTS][4] */
 
 struct scratch {
     struct decoded weights[K_GROUPS];
-    sums_t part;          /* of a section that is not complete */
-    sums_t level[LEVELS]; /* of sections that wait for their partners */
-};
-
-/* Where the accumulators of a block of k come from and go to. */
-struct route {
-    const float32x4_t (*from)[PARTS];            /* NULL: they start at 0 */
-    const float32x4_t (*partner[LEVELS])[PARTS]; /* added at the end, in this order */
-    int n_partners;
-    float32x4_t (*to)[PARTS];
+    float part[SUMS], level[K_LEVELS * SUMS];
 };
 
 FORCE_INLINE void decode(struct decoded *to, struct place p, const enum pack_format format)
@@ -106,105 +93,69 @@ struct tokens {
     int n;
 };
 
-/* A block of k from group g, by n columns (a constant) from column `first`. */
-FORCE_INLINE void tile_n(const struct decoded *w, size_t g, size_t n_groups,
-                         const struct tokens *tokens, const struct route *r, int first, const int n,
+/* The block at which k stands by n columns (a constant) from column `first`. */
+FORCE_INLINE void tile_n(const struct decoded *w, const struct k_walk *k,
+                         const struct tokens *tokens, int first, const int n,
                          const enum pack_format format)
 {
     const struct quant_group *at[TILE];
+    const size_t to = (size_t)first * PARTS * 4;
+    const struct route *r = &k->route;
     float32x4_t acc[COLUMNS][PARTS];
     UNROLL
     for (int i = 0; i < n * COLUMN_TOKENS; i++) { /* the last token again for one too many */
         int t = first * COLUMN_TOKENS + i;
-        at[i] = tokens->x + (size_t)(t < tokens->n ? t : tokens->n - 1) * tokens->stride + g;
+        at[i] = tokens->x + (size_t)(t < tokens->n ? t : tokens->n - 1) * tokens->stride + k->begin;
     }
     UNROLL
     for (int i = 0; i < n * PARTS; i++)
         acc[i / PARTS][i % PARTS] =
-            r->from == NULL ? vdupq_n_f32(0) : r->from[first + i / PARTS][i % PARTS];
-    for (size_t i = 0; i < n_groups; i++) {
+            r->from == NULL ? vdupq_n_f32(0) : vld1q_f32(r->from + to + 4 * i);
+    for (size_t g = 0; g < k->n; g++) {
         struct column x[COLUMNS];
         UNROLL
         for (int c = 0; c < n; c++)
-            x[c] = load_column(at[c * COLUMN_TOKENS] + i,
-                               at[c * COLUMN_TOKENS + COLUMN_TOKENS - 1] + i);
-        tile_group(acc, &w[i], x, n, format);
-    }
-    for (int j = 0; j < r->n_partners; j++) {
-        UNROLL
-        for (int i = 0; i < n * PARTS; i++)
-            acc[i / PARTS][i % PARTS] =
-                vaddq_f32(r->partner[j][first + i / PARTS][i % PARTS], acc[i / PARTS][i % PARTS]);
+            x[c] = load_column(at[c * COLUMN_TOKENS] + g,
+                               at[c * COLUMN_TOKENS + COLUMN_TOKENS - 1] + g);
+        tile_group(acc, &w[g], x, n, format);
     }
     UNROLL
-    for (int i = 0; i < n * PARTS; i++)
-        r->to[first + i / PARTS][i % PARTS] = acc[i / PARTS][i % PARTS];
+    for (int i = 0; i < n * PARTS; i++) {
+        float32x4_t sum = acc[i / PARTS][i % PARTS];
+        for (int j = 0; j < r->n_partners; j++)
+            sum = vaddq_f32(vld1q_f32(r->partner[j] + to + 4 * i), sum);
+        vst1q_f32(r->to + to + 4 * i, sum);
+    }
 }
 
-FORCE_INLINE void tile(const struct decoded *w, size_t g, size_t n_groups,
-                       const struct tokens *tokens, const struct route *r, int first, int n,
-                       const enum pack_format format)
+FORCE_INLINE void tile(const struct decoded *w, const struct k_walk *k, const struct tokens *tokens,
+                       int first, int n, const enum pack_format format)
 {
     if (n >= COLUMNS)
-        tile_n(w, g, n_groups, tokens, r, first, COLUMNS, format);
+        tile_n(w, k, tokens, first, COLUMNS, format);
     else if (n == 1)
-        tile_n(w, g, n_groups, tokens, r, first, 1, format);
+        tile_n(w, k, tokens, first, 1, format);
     else if (n == 2)
-        tile_n(w, g, n_groups, tokens, r, first, COLUMNS > 2 ? 2 : 1, format);
+        tile_n(w, k, tokens, first, COLUMNS > 2 ? 2 : 1, format);
     else
-        tile_n(w, g, n_groups, tokens, r, first, COLUMNS > 3 ? 3 : 1, format);
+        tile_n(w, k, tokens, first, COLUMNS > 3 ? 3 : 1, format);
 }
 
-/* Ask for `bytes` from `at`, spread over the tiles: part i of n. */
-FORCE_INLINE void prefetch_part(const uint8_t *at, size_t bytes, size_t i, size_t n)
-{
-    for (size_t line = bytes * i / n & ~(size_t)63; line < bytes * (i + 1) / n; line += 64)
-        __builtin_prefetch((const void *)((uintptr_t)at + line));
-}
-
-/* Groups [g, g + n_groups) of a panel by all tokens. */
-FORCE_INLINE void k_block(const struct packed *w, const uint8_t *panel, size_t g, size_t n_groups,
-                          const struct tokens *tokens, const struct route *r,
-                          struct decoded *decoded, const enum pack_format format)
+/* The block at which k stands, of a panel by all tokens; what comes after it is asked for. */
+FORCE_INLINE void k_block(const struct packed *w, const uint8_t *panel, const struct k_walk *k,
+                          const struct tokens *tokens, struct decoded *decoded,
+                          const enum pack_format format)
 {
     const size_t per_block = (size_t)pack_block(format) / GROUP;
-    size_t bytes = (n_groups + per_block - 1) / per_block * w->block_bytes;
-    const uint8_t *next = panel + (g + n_groups) / per_block * w->block_bytes;
-    for (size_t i = 0; i < n_groups; i++)
-        decode(&decoded[i], place_of(w, panel, g + i, format), format);
+    size_t bytes = (k->n + per_block - 1) / per_block * w->block_bytes;
+    const uint8_t *next = panel + (k->begin + k->n) / per_block * w->block_bytes;
+    for (size_t g = 0; g < k->n; g++)
+        decode(&decoded[g], place_of(w, panel, k->begin + g, format), format);
     int n_columns = (tokens->n - 1) / COLUMN_TOKENS + 1;
     size_t n_tiles = (size_t)(n_columns - 1) / COLUMNS + 1, tile_i = 0;
     for (int c = 0; c < n_columns; c += COLUMNS, tile_i++) {
         prefetch_part(next, bytes, tile_i, n_tiles);
-        tile(decoded, g, n_groups, tokens, r, c, n_columns - c, format);
-    }
-}
-
-/* All of k for a panel: the sums end in level[0]. */
-FORCE_INLINE void panel_gemm(const struct packed *w, const uint8_t *panel,
-                             const struct tokens *tokens, struct scratch *s,
-                             const enum pack_format format)
-{
-    const size_t per_block = (size_t)pack_block(format) / GROUP;
-    size_t all_groups = (size_t)(w->n_cols / GROUP);
-    int n_blocks = packed_n_blocks(w), top = 0;
-    for (int section = 0; section < K_SECTIONS; section++) {
-        size_t g = (size_t)section_begin(n_blocks, section) * per_block;
-        size_t end = (size_t)section_begin(n_blocks, section + 1) * per_block;
-        end = end < all_groups ? end : all_groups;
-        struct route r = {0};
-        do { /* once also for a section without groups: its sum is 0 */
-            size_t n = end - g < K_GROUPS ? end - g : K_GROUPS;
-            r.to = s->part;
-            if (g + n == end) {
-                for (int done = section; done & 1; done >>= 1)
-                    r.partner[r.n_partners++] = s->level[--top];
-                r.to = s->level[top++];
-            }
-            k_block(w, panel, g, n, tokens, &r, s->weights, format);
-            r.from = s->part;
-            g += n;
-        } while (g < end);
+        tile(decoded, k, tokens, c, n_columns - c, format);
     }
 }
 
@@ -225,10 +176,13 @@ FORCE_INLINE void gemm_block(const struct matmul *m, int panel_begin, int panel_
     size_t stride = (size_t)(m->w->n_cols / GROUP);
     struct tokens tokens = {m->q + t * stride, stride, n};
     for (int panel_i = panel_begin; panel_i < panel_end; panel_i++) {
-        panel_gemm(m->w, packed_panel(m->w, panel_i), &tokens, &s, format);
+        struct k_walk k;
+        k_walk_init(&k, m->w, GROUP, K_GROUPS, s.part, s.level, SUMS);
+        while (k_walk_next(&k))
+            k_block(m->w, packed_panel(m->w, panel_i), &k, &tokens, s.weights, format);
         for (int i = 0; i < n; i++) {
             float32x4_t sums[QUADS];
-            panel_sums(sums, s.level[0][i / COLUMN_TOKENS], i % COLUMN_TOKENS);
+            panel_sums(sums, s.level + i / COLUMN_TOKENS * PARTS * 4, i % COLUMN_TOKENS);
             store_panel(m, panel_i, (size_t)(t + i), sums);
         }
     }

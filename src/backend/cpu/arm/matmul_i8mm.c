@@ -66,11 +66,11 @@ FORCE_INLINE float32x4_t less_min(float32x4_t acc, float32x4_t min, const struct
     return vfmsq_f32(acc, min, x->scaled_sum);
 }
 
-FORCE_INLINE void panel_sums(float32x4_t sums[QUADS], const float32x4_t acc[PARTS], int i)
+FORCE_INLINE void panel_sums(float32x4_t sums[QUADS], const float *at, int i)
 {
     UNROLL
     for (int q = 0; q < QUADS; q++) {
-        float32x4_t a = acc[2 * q], b = acc[2 * q + 1];
+        float32x4_t a = vld1q_f32(at + 8 * q), b = vld1q_f32(at + 8 * q + 4);
         sums[q] = i == 0 ? vcombine_f32(vget_low_f32(a), vget_low_f32(b))
                          : vcombine_f32(vget_high_f32(a), vget_high_f32(b));
     }

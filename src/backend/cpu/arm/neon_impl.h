@@ -64,18 +64,23 @@ FORCE_INLINE float32x4_t high_f16(uint16x8_t halves)
     return vcvt_high_f32_f16(vreinterpretq_f16_u16(halves));
 }
 
-/* The sums of one panel and one token, as struct matmul asks. */
+/* Sums of the four rows from `row`, one token, as struct matmul asks; rows that do not exist are
+ * left out. */
+FORCE_INLINE void store_quad(const struct matmul *m, int row, size_t t, float32x4_t sum)
+{
+    if (row >= m->w->n_rows)
+        return;
+    float *y = m->y + t * m->y_stride + row - m->first_row;
+    size_t n = (size_t)(m->w->n_rows - row);
+    store_first(y, n, m->add ? vaddq_f32(load_first(y, n), sum) : sum);
+}
+
 FORCE_INLINE void store_panel(const struct matmul *m, int panel_i, size_t t,
                               const float32x4_t sums[QUADS])
 {
-    int row = panel_i * PANEL_ROWS;
-    float *y = m->y + t * m->y_stride + row - m->first_row;
-    for (int left = m->w->n_rows - row, q = 0; q < QUADS && left > 0; q++, left -= 4, y += 4) {
-        float32x4_t sum = sums[q];
-        if (m->add)
-            sum = vaddq_f32(load_first(y, (size_t)left), sum);
-        store_first(y, (size_t)left, sum);
-    }
+    UNROLL
+    for (int q = 0; q < QUADS; q++)
+        store_quad(m, panel_i * PANEL_ROWS + 4 * q, t, sums[q]);
 }
 
 FORCE_INLINE float32x4_t pow2_neon(int32x4_t n)

@@ -43,10 +43,10 @@ FORCE_INLINE float32x4_t less_min(float32x4_t acc, float32x4_t min, const struct
     return vfmsq_f32(acc, min, vdupq_n_f32(x->scaled_sum));
 }
 
-FORCE_INLINE void panel_sums(float32x4_t sums[QUADS], const float32x4_t acc[PARTS], int i)
+FORCE_INLINE void panel_sums(float32x4_t sums[QUADS], const float *at, int i)
 {
     (void)i;
     UNROLL
     for (int q = 0; q < QUADS; q++)
-        sums[q] = acc[q];
+        sums[q] = vld1q_f32(at + 4 * q);
 }

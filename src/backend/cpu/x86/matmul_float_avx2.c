@@ -52,7 +52,7 @@ FORCE_INLINE void store_sums(const struct matmul *m, int panel_i, int v, int t, 
         store_rows_avx2(m, row, t, sum);
 }
 
-#include "backend/cpu/x86/matmul_float.h"
+#include "backend/cpu/matmul_float.h"
 
 void matmul_f32_avx2(const struct matmul *m, int panel_begin, int panel_end)
 {

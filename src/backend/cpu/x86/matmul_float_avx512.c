@@ -56,7 +56,7 @@ FORCE_INLINE void store_sums(const struct matmul *m, int panel_i, int v, int t, 
     _mm512_mask_storeu_ps(at, rows, sum);
 }
 
-#include "backend/cpu/x86/matmul_float.h"
+#include "backend/cpu/matmul_float.h"
 
 void matmul_f32_avx512(const struct matmul *m, int panel_begin, int panel_end)
 {

@@ -14,11 +14,12 @@
  * over k in blocks: a block of the activations is copied to where its rows lie side by side (rows
  * of a power of two apart would fall into the same few lines of the caches), and multiplied with
  * the same block of several panels, each of which stays in the first-level cache meanwhile. */
-#ifndef SHOAL_BACKEND_CPU_X86_MATMUL_FLOAT_H
-#define SHOAL_BACKEND_CPU_X86_MATMUL_FLOAT_H
+#ifndef SHOAL_BACKEND_CPU_MATMUL_FLOAT_H
+#define SHOAL_BACKEND_CPU_MATMUL_FLOAT_H
 
+#include "backend/cpu/inline.h"
 #include "backend/cpu/k_walk.h"
-#include "backend/cpu/x86/x86.h"
+#include "backend/cpu/kernels.h"
 
 #include <string.h>
 
