@@ -445,7 +445,7 @@ static void every_type_is_listed_and_judged_by_name(void **state)
             assert_int_equal(modelfile_computable(t, &e), ERR_UNSUPPORTED);
             expect_text(&e, info->name);
             expect_text(&e, "tensor w has type");
-            expect_text(&e, "F32, F16, Q4_0, Q8_0, Q6_K, BF16");
+            expect_text(&e, "F32, F16, Q4_0, Q8_0, Q4_K, Q6_K, BF16");
         }
         modelfile_close(m);
         blob_free(&b);
