@@ -16,6 +16,7 @@ TEXT = ROOT / "tests/golden/demo/heldout.txt"
 PERCENT = {"Q8_0": 0.5, "Q4_0": 1.0, "Q4_K": 1.0, "Q6_K": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PERCENT)
 def test_perplexity_with_int8_activations(shoal, tmp_path, kind):
     coded, floats = tmp_path / "coded.gguf", tmp_path / "floats.gguf"
