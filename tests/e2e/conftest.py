@@ -151,10 +151,11 @@ def server(shared_processes):
 
 
 def pytest_sessionfinish(session, exitstatus):
-    """A file whose every test was skipped is a skipped ctest (exit status 77)."""
+    """A file whose every test was skipped or left out is a skipped ctest (exit status 77)."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or exitstatus not in (pytest.ExitCode.OK,
                                               pytest.ExitCode.NO_TESTS_COLLECTED):
         return
-    if reporter.stats.get("skipped") and not reporter.stats.get("passed"):
+    left_out = reporter.stats.get("skipped") or reporter.stats.get("deselected")
+    if left_out and not reporter.stats.get("passed"):
         session.exitstatus = 77
