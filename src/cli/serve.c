@@ -7,25 +7,16 @@
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
-#include "engine/draft.h"
-#include "lead/profile.h"
+#include "cli/size_flags.h"
 #include "rpc/address.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { WATCH_MS = 500, MAX_FLIGHTS = 64 };
-
-/* Beside the profile: -1 where nothing was said. */
-struct size_flags {
-    int profile; /* enum profile */
-    int slots, max_rows, flights, max_itl_ms, draft, max_queued, kv_mb;
-    bool no_overlap, no_prefix_cache;
-};
+enum { WATCH_MS = 500 };
 
 struct serve_flags {
     struct lead_flags lead;
@@ -74,29 +65,6 @@ static void load_progress(uint64_t done_bytes, uint64_t total_bytes, void *conte
     }
 }
 
-/* The profile first, then what was said by itself. */
-static void apply_sizes(const struct size_flags *f, struct lead_options *o)
-{
-    profile_apply((enum profile)f->profile, o);
-    if (f->slots > 0)
-        o->n_slots = f->slots;
-    if (f->max_rows > 0)
-        o->max_rows = f->max_rows;
-    if (f->flights > 0 || f->no_overlap)
-        o->n_flights = f->no_overlap ? 1 : f->flights;
-    if (f->max_itl_ms >= 0) { /* a bound in milliseconds takes the place of a relative one */
-        o->max_itl_us = (time_us)f->max_itl_ms * 1000;
-        o->max_stretch = 0;
-    }
-    if (f->draft >= 0)
-        o->max_draft = f->draft;
-    if (f->max_queued > 0)
-        o->max_queued = f->max_queued;
-    if (f->kv_mb > 0)
-        o->kv_bytes = (uint64_t)f->kv_mb * 1000000;
-    o->no_reuse = f->no_prefix_cache;
-}
-
 static enum err load(const struct serve_flags *f, struct service *s, struct error *e)
 {
     enum err err = tokenizer_open(s->file, &s->tokenizer, e);
@@ -109,7 +77,7 @@ static enum err load(const struct serve_flags *f, struct service *s, struct erro
     struct lead_options o = lead_options_from(&f->lead);
     o.file = s->file;
     o.tokenizer = s->tokenizer;
-    apply_sizes(&f->sizes, &o);
+    size_flags_apply(&f->sizes, &o);
     o.progress = load_progress;
     o.progress_context = "loading";
     err = lead_open(&o, &s->lead, e);
@@ -196,39 +164,10 @@ static enum err serve(const struct serve_flags *f, struct service *s, struct api
 static enum err parse(int argc, char **argv, struct serve_flags *f, const char **model,
                       struct error *e)
 {
-    struct size_flags *z = &f->sizes;
     const struct flag table[] = {
         {"listen", FLAG_STRING, &f->listen, "H:P", "address (default 127.0.0.1:8100; port 0: any)"},
         {"model-id", FLAG_STRING, &f->model_id, "NAME", "the model's name in the API"},
-        {"profile", FLAG_CHOICE, &z->profile, "NAME",
-         "sizes that suit a use: interactive (default), throughput or low-memory; each of the "
-         "following can be set beside it",
-         .choices = profile_names},
-        {"slots", FLAG_INT, &z->slots, "N", "sequences at once (16, 64, 4 by profile)", .min = 1,
-         .max = SLOT_MAX},
-        {"batch", FLAG_INT, &z->max_rows, "N", "rows of one step (512, 1024, 128 by profile)",
-         .min = 1, .max = STEP_MAX_ROWS},
-        {"max-itl-ms", FLAG_INT, &z->max_itl_ms, "MS",
-         "the longest wait for the next token of a stream while prompts are computed; 0: any "
-         "(interactive, low-memory: not much over its usual time)",
-         .min = 0, .max = 3600000},
-        {"flights", FLAG_INT, &z->flights, "N",
-         "steps on their way through the ring at once (default: stages + 1)", .min = 1,
-         .max = MAX_FLIGHTS},
-        {"no-overlap", FLAG_BOOL, &z->no_overlap, NULL,
-         "one step at a time: for comparison and debugging"},
-        {"draft", FLAG_INT, &z->draft, "N",
-         "tokens guessed ahead from the text before; 0: none (8, 4, 8 by profile)", .min = 0,
-         .max = DRAFT_MAX},
-        {"kv-mb", FLAG_INT, &z->kv_mb, "MB",
-         "memory for keys and values, of all nodes together (default: a quarter, half, a tenth of "
-         "what is free, by profile)",
-         .min = 1, .max = INT_MAX},
-        {"queue", FLAG_INT, &z->max_queued, "N",
-         "requests that may wait; more are refused with 429 (128, 1024, 64 by profile)", .min = 1,
-         .max = 1 << 20},
-        {"no-prefix-cache", FLAG_BOOL, &z->no_prefix_cache, NULL,
-         "compute every prompt from its beginning"},
+        SIZE_FLAGS(f->sizes),
         LEAD_FLAGS(f->lead),
         CONTEXT_FLAG(f->lead),
         {0},
@@ -242,10 +181,7 @@ static enum err parse(int argc, char **argv, struct serve_flags *f, const char *
         1};
     int n_args;
     enum err err = flags_parse(&usage, argc, argv, model, &n_args, e);
-    if (err == OK && z->no_overlap && z->flights > 1)
-        return error_set(e, ERR_USAGE, "--no-overlap is --flights 1, found --flights %d",
-                         z->flights);
-    return err;
+    return err == OK ? size_flags_check(&f->sizes, e) : err;
 }
 
 /* Other machines may reach the API only where the user said that they may. */
@@ -266,14 +202,7 @@ static enum err check_listen(const struct serve_flags *f, struct address *out, s
 
 enum err verb_serve(int argc, char **argv, struct error *e)
 {
-    struct serve_flags f = {.listen = "127.0.0.1:8100",
-                            .sizes = {.slots = -1,
-                                      .max_rows = -1,
-                                      .flights = -1,
-                                      .max_itl_ms = -1,
-                                      .draft = -1,
-                                      .max_queued = -1,
-                                      .kv_mb = -1}};
+    struct serve_flags f = {.listen = "127.0.0.1:8100", .sizes = SIZE_FLAGS_UNSAID};
     struct service s = {0};
     struct api_server *server;
     const char *model;
