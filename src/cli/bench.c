@@ -15,6 +15,7 @@ static const struct {
     const char *what;
 } kinds[] = {
     {"model", bench_model, "prefill and decode of a model, here or on a cluster"},
+    {"latency", bench_latency, "the first token, and the pace of streams beside a long prompt"},
     {"kernels", bench_kernels, "the operations of a forward pass one by one"},
 };
 

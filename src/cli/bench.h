@@ -10,6 +10,7 @@
 
 enum err bench_model(int argc, char **argv, struct error *e);
 enum err bench_kernels(int argc, char **argv, struct error *e);
+enum err bench_latency(int argc, char **argv, struct error *e);
 
 /* The middle of n >= 1 values, of two where n is even; they are sorted. */
 double bench_median(double *values, int n);
