@@ -8,15 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-uint32_t logit_key(float logit)
-{
-    float positive_zero = logit + 0.0f; /* -0 + 0 is +0 */
-    uint32_t bits;
-    memcpy(&bits, &positive_zero, sizeof bits);
-    return bits ^ ((uint32_t) - (int32_t)(bits >> 31) | 0x80000000u); /* in order, as unsigned */
-}
-
-static void fill_logit_keys(struct sampler_scratch *s, const float *logits, int n)
+void fill_logit_keys(struct sampler_scratch *s, const float *logits, int n)
 {
     for (int i = 0; i < n; i++)
         s->keys[i] = logit_key(logits[i]);

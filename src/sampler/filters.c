@@ -96,8 +96,7 @@ static void keep_top_p(struct sampler_scratch *s, struct candidates *c, float to
     uint64_t total = candidates_weigh(s, c, 1), goal = share(total, top_p);
     if (is_whole(s, c))
         drop_hopeless(s, c, total, goal);
-    for (int i = 0; i < c->n; i++)
-        s->keys[i] = logit_key(c->logits[i]);
+    fill_logit_keys(s, c->logits, c->n);
     candidates_cut(s, c, key_cut_find(s->cut_work, s->keys, s->weights, c->n, goal));
 }
 

@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 struct sampler_scratch {
     int vocab, n_blocks;
@@ -65,7 +66,15 @@ float clamp_finite(float x);
 /* ---- candidates.c ---- */
 
 /* Order by logit: larger is better. -0 and +0 are equal; not NaN. */
-uint32_t logit_key(float logit);
+static inline uint32_t logit_key(float logit)
+{
+    float positive_zero = logit + 0.0f; /* -0 + 0 is +0 */
+    uint32_t bits;
+    memcpy(&bits, &positive_zero, sizeof bits);
+    return bits ^ ((uint32_t) - (int32_t)(bits >> 31) | 0x80000000u); /* in order, as unsigned */
+}
+/* These keys of n logits, into s->keys. */
+void fill_logit_keys(struct sampler_scratch *s, const float *logits, int n);
 /* Keep those with at least this logit (and finite). */
 void candidates_from(struct sampler_scratch *s, struct candidates *c, float least);
 /* Keep what the cut keeps in s->keys. */
