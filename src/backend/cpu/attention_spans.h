@@ -1,0 +1,399 @@
+/* What attention does in registers: the scores of a few queries at a few blocks, lanes being
+ * positions, and their sums of values, lanes being dimensions. A part of attention_body.h.
+ *
+ * A group is 1, 2, 4 or LANES_TILE queries that share a key-value head; a span is what of a group's
+ * work stays in registers. */
+#ifndef SHOAL_BACKEND_CPU_ATTENTION_SPANS_H
+#define SHOAL_BACKEND_CPU_ATTENTION_SPANS_H
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/lanes.h"
+
+#include <stdbool.h>
+
+enum {
+    LANES = 16,
+    SPAN = 4, /* blocks, or vectors of dimensions, done together: at most */
+    CACHE_LINE = 64,
+};
+_Static_assert((int)KV_BLOCK_TOKENS == (int)LANES, "a dimension of a block's keys is one vector");
+
+/* Queries that stay in registers together, where `left` are left. */
+FORCE_INLINE int group_size(int left)
+{
+    return left >= LANES_TILE ? LANES_TILE : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+/* Vectors per query for a group of n: as many as there are registers. */
+FORCE_INLINE int span_of(const int n)
+{
+    return LANES_SUMS / n >= 4 ? 4 : LANES_SUMS / n >= 2 ? 2 : 1;
+}
+
+/* How blocks lie where they are read: in the store, or expanded. Always a constant. */
+struct form {
+    enum kv_type type; /* of elements */
+    bool scaled;       /* elements are codes, scales follow */
+    bool fetch;        /* blocks ahead */
+};
+
+FORCE_INLINE size_t element_bytes(const enum kv_type type)
+{
+    return type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1;
+}
+
+FORCE_INLINE int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* 16 elements from element i of an array: numbers, or the codes of a q8 store. */
+FORCE_INLINE struct lanes load(const uint8_t *array, size_t i, const enum kv_type type)
+{
+    const void *at = array + i * element_bytes(type);
+    return type == KV_F32   ? lanes_load(at)
+           : type == KV_F16 ? lanes_load_f16(at)
+                            : lanes_load_i8(at);
+}
+
+/* The scales of a group of dimensions at a block's positions, which follow its n elements. */
+FORCE_INLINE const float *scales_at(const uint8_t *block, int n, int group, const enum kv_type type)
+{
+    const void *scales = block + (size_t)n * element_bytes(type);
+    return (const float *)scales + (size_t)group * LANES;
+}
+
+/* --- scores --- */
+
+struct sums {
+    struct lanes v[LANES_TILE][SPAN];
+};
+
+FORCE_INLINE void clear(struct sums *s, const int n_q, const int n_v)
+{
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        UNROLL
+        for (int j = 0; j < n_v; j++)
+            s->v[i][j] = lanes_zero();
+    }
+}
+
+/* n lines from `next`. */
+FORCE_INLINE void fetch_lines(const uint8_t *next, const int n)
+{
+    UNROLL
+    for (int i = 0; i < n; i++)
+        lanes_prefetch(next + i * CACHE_LINE);
+}
+
+/* The query before whose products lines are fetched: not the first, so that what is loaded now is
+ * ahead of them in line. */
+FORCE_INLINE int fetch_turn(const int n_q)
+{
+    return n_q > 1 ? 1 : 0;
+}
+
+/* Add the products of one dimension, and fetch n_lines from `next`. */
+FORCE_INLINE void score_dim(struct sums *s, const float *q, const uint8_t *const *blocks, int d,
+                            const uint8_t *next, const int n_lines, const int n_q, const int n_b,
+                            const enum kv_type type)
+{
+    struct lanes keys[SPAN];
+    UNROLL
+    for (int b = 0; b < n_b; b++)
+        keys[b] = load(blocks[b], (size_t)d * LANES, type);
+    IN_THIS_ORDER();
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        if (i == fetch_turn(n_q))
+            fetch_lines(next, n_lines);
+        struct lanes x = lanes_all(q[d * n_q + i]);
+        UNROLL
+        for (int b = 0; b < n_b; b++)
+            s->v[i][b] = lanes_fma(x, keys[b], s->v[i][b]);
+        IN_THIS_ORDER();
+    }
+}
+
+/* Add the products of dimensions [begin, end), as many at a time as have a cache line in each
+ * block. Meanwhile as much is fetched from `next` on. */
+FORCE_INLINE void score_dims(struct sums *s, const float *q, const uint8_t *const *blocks,
+                             const uint8_t *next, int begin, int end, const int n_q, const int n_b,
+                             const struct form form)
+{
+    const int line_dims = CACHE_LINE / (LANES * (int)element_bytes(form.type));
+    int d = begin;
+    for (; d + line_dims <= end; d += line_dims) {
+        UNROLL
+        for (int j = 0; j < line_dims; j++) {
+            int line = n_b * j / line_dims, end_line = n_b * (j + 1) / line_dims;
+            score_dim(s, q, blocks, d + j, next + line * CACHE_LINE,
+                      form.fetch ? end_line - line : 0, n_q, n_b, form.type);
+        }
+        next += n_b * CACHE_LINE;
+    }
+    for (; d < end; d++)
+        score_dim(s, q, blocks, d, NULL, 0, n_q, n_b, form.type);
+}
+
+/* Add the products of a group of dimensions, by the scales of its positions. */
+FORCE_INLINE void score_scaled(struct sums *s, const struct kv_layout *l, const float *q,
+                               const uint8_t *const *blocks, const uint8_t *next, int group,
+                               const int n_q, const int n_b, const struct form form)
+{
+    struct sums part;
+    int begin = group * KV_GROUP, end = least(begin + KV_GROUP, l->head_size);
+    clear(&part, n_q, n_b);
+    score_dims(&part, q, blocks, next, begin, end, n_q, n_b, form);
+    if (form.fetch)
+        fetch_lines(next + (end - begin) * n_b * LANES, n_b);
+    UNROLL
+    for (int b = 0; b < n_b; b++) {
+        struct lanes scales =
+            lanes_load(scales_at(blocks[b], l->head_size * LANES, group, form.type));
+        UNROLL
+        for (int i = 0; i < n_q; i++)
+            s->v[i][b] = lanes_fma(part.v[i][b], scales, s->v[i][b]);
+    }
+}
+
+struct score_job {
+    const struct kv_layout *layout;
+    const float *q; /* of the group */
+    float scale;
+    const uint8_t *const *blocks, *const *ahead; /* what is read, and fetched meanwhile */
+    int n;                                       /* of the blocks */
+    float *scores;                               /* of the group, ATTENTION_CHUNK apart */
+};
+
+/* Some of its blocks. */
+struct score_part {
+    const struct score_job *job;
+    const uint8_t *blocks[SPAN], *ahead[SPAN];
+    float *scores;
+};
+
+/* Scores of n_q queries at the positions of n_b blocks. In each segment of the dimensions one of
+ * the blocks ahead (or a part of it) is fetched. */
+FORCE_INLINE void score_span(const struct score_part *part, const int n_q, const int n_b,
+                             const struct form form)
+{
+    const int n_segments = form.scaled ? part->job->layout->n_groups : n_b;
+    struct sums sums;
+    clear(&sums, n_q, n_b);
+    for (int s = 0; s < n_segments; s++) {
+        READ_AGAIN();
+        const struct kv_layout *l = part->job->layout;
+        const float *q = part->job->q;
+        const uint8_t *next = part->ahead[s * n_b / n_segments] +
+                              l->key_bytes * (size_t)(s * n_b % n_segments) / (size_t)n_segments;
+        if (form.scaled)
+            score_scaled(&sums, l, q, part->blocks, next, s, n_q, n_b, form);
+        else
+            score_dims(&sums, q, part->blocks, next, l->head_size * s / n_b,
+                       l->head_size * (s + 1) / n_b, n_q, n_b, form);
+    }
+    struct lanes scale = lanes_all(part->job->scale);
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        UNROLL
+        for (int b = 0; b < n_b; b++)
+            lanes_store(part->scores + i * ATTENTION_CHUNK + b * LANES,
+                        lanes_mul(sums.v[i][b], scale));
+    }
+}
+
+/* score_span of some n_q and form. */
+typedef void score_span_fn(const struct score_part *part);
+
+/* All blocks. Where a span is not full its last block is done again: those scores are never looked
+ * at. */
+FORCE_INLINE void score_group(const struct score_job *job, score_span_fn *span, const int n_q)
+{
+    const int n_b = span_of(n_q);
+    struct score_part part = {.job = job};
+    for (int from = 0; from < job->n; from += n_b) {
+        UNROLL
+        for (int j = 0; j < n_b; j++) {
+            int block = least(from + j, job->n - 1);
+            part.blocks[j] = job->blocks[block];
+            part.ahead[j] = job->ahead[block];
+        }
+        part.scores = job->scores + (size_t)from * LANES;
+        span(&part);
+    }
+}
+
+/* --- values --- */
+
+struct value_job {
+    const struct kv_layout *layout;
+    const uint8_t *const *blocks, *const *ahead;
+    const float *weights; /* of the group, ATTENTION_CHUNK apart */
+    float *out;           /* of the group, `padded` apart */
+    int begin, end;       /* positions relative to `blocks` */
+    bool fresh;           /* outputs begin at 0 */
+};
+
+FORCE_INLINE float *out_at(const struct value_job *job, int i, int d)
+{
+    return job->out + (size_t)i * job->layout->padded + d;
+}
+
+/* Add n_v vectors of dimensions from d to the outputs of n_q queries, by these weights. The same
+ * parts of the blocks ahead are fetched. */
+FORCE_INLINE void value_span(const struct value_job *job, const float *weights, int d,
+                             const int n_q, const int n_v, const struct form form)
+{
+    const size_t bytes = element_bytes(form.type);
+    const int span_bytes = n_v * LANES * (int)bytes;
+    struct sums sums;
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        UNROLL
+        for (int j = 0; j < n_v; j++)
+            sums.v[i][j] = job->fresh ? lanes_zero() : lanes_load(out_at(job, i, d) + j * LANES);
+    }
+    for (int p = job->begin; p < job->end;) {
+        READ_AGAIN();
+        const size_t padded = (size_t)job->layout->padded;
+        size_t b = (size_t)p / KV_BLOCK_TOKENS, first = (size_t)p % KV_BLOCK_TOKENS;
+        int n = least(job->end - p, KV_BLOCK_TOKENS - (int)first);
+        size_t at = (first * padded + (size_t)d) * bytes;
+        const uint8_t *row = job->blocks[b] + at, *next = job->ahead[b] + at;
+        const float *weight = weights + p;
+        for (const float *stop = weight + n; weight < stop; weight++) {
+            struct lanes values[SPAN];
+            UNROLL
+            for (int j = 0; j < n_v; j++)
+                values[j] = load(row, (size_t)j * LANES, form.type);
+            IN_THIS_ORDER();
+            UNROLL
+            for (int i = 0; i < n_q; i++) {
+                if (form.fetch && i == fetch_turn(n_q))
+                    fetch_lines(next, (span_bytes - 1) / CACHE_LINE + 1);
+                struct lanes x = lanes_all(weight[i * ATTENTION_CHUNK]);
+                UNROLL
+                for (int j = 0; j < n_v; j++)
+                    sums.v[i][j] = lanes_fma(x, values[j], sums.v[i][j]);
+                IN_THIS_ORDER();
+            }
+            row += padded * bytes;
+            next += padded * bytes;
+        }
+        p += n;
+    }
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        UNROLL
+        for (int j = 0; j < n_v; j++)
+            lanes_store(out_at(job, i, d) + j * LANES, sums.v[i][j]);
+    }
+}
+
+/* Vectors of values per query: those of a span have the same scales. */
+FORCE_INLINE int value_vectors(const int n_q, const bool scaled)
+{
+    return scaled ? least(span_of(n_q), KV_GROUP / LANES) : span_of(n_q);
+}
+
+/* Weights times the scales of a group of dimensions, for the job's positions and those beside them
+ * in their blocks. */
+FORCE_INLINE void scale_weights(float *scaled, const struct value_job *job, int group,
+                                const int n_q, const struct form form)
+{
+    const struct kv_layout *l = job->layout;
+    for (int b = job->begin / KV_BLOCK_TOKENS; b * KV_BLOCK_TOKENS < job->end; b++) {
+        struct lanes scales =
+            lanes_load(scales_at(job->blocks[b], l->padded * LANES, group, form.type));
+        if (form.fetch)
+            lanes_prefetch(scales_at(job->ahead[b], l->padded * LANES, group, form.type));
+        for (int i = 0; i < n_q; i++) {
+            int at = i * ATTENTION_CHUNK + b * LANES;
+            lanes_store(scaled + at, lanes_mul(lanes_load(job->weights + at), scales));
+        }
+    }
+}
+
+/* value_span of some n_q, n_v and form. */
+typedef void value_span_fn(const struct value_job *job, const float *weights, int d);
+
+/* All dimensions: `wide` spans, and single vectors where those do not fit. */
+FORCE_INLINE void value_group(const struct value_job *job, value_span_fn *wide,
+                              value_span_fn *single, const int n_q, const struct form form)
+{
+    const int width = value_vectors(n_q, form.scaled) * LANES;
+    float scaled[LANES_TILE * ATTENTION_CHUNK];
+    const float *weights = form.scaled ? scaled : job->weights;
+    for (int d = 0, n; d < job->layout->padded; d += n) {
+        n = d + width <= job->layout->padded ? width : LANES;
+        if (form.scaled && d % KV_GROUP == 0)
+            scale_weights(scaled, job, d / KV_GROUP, n_q, form);
+        if (n == width)
+            wide(job, weights, d);
+        else
+            single(job, weights, d);
+    }
+}
+
+/* --- groups --- */
+
+/* What a group of so many queries does with blocks of one form. */
+struct group_ops {
+    void (*score)(const struct score_job *job);
+    void (*add_values)(const struct value_job *job);
+};
+
+/* The form is {TYPE, SCALED, FETCH}; SPAN_FN is how its spans are functions. */
+#define GROUP_OPS(NAME, N_Q, SPAN_FN, ...) \
+    SPAN_FN void score_span_##NAME(const struct score_part *part) \
+    { \
+        score_span(part, N_Q, span_of(N_Q), (struct form){__VA_ARGS__}); \
+    } \
+    SPAN_FN void wide_span_##NAME(const struct value_job *job, const float *weights, int d) \
+    { \
+        const struct form form = {__VA_ARGS__}; \
+        value_span(job, weights, d, N_Q, value_vectors(N_Q, form.scaled), form); \
+    } \
+    SPAN_FN void single_span_##NAME(const struct value_job *job, const float *weights, int d) \
+    { \
+        value_span(job, weights, d, N_Q, 1, (struct form){__VA_ARGS__}); \
+    } \
+    static NO_INLINE void score_##NAME(const struct score_job *job) \
+    { \
+        score_group(job, score_span_##NAME, N_Q); \
+    } \
+    static NO_INLINE void add_values_##NAME(const struct value_job *job) \
+    { \
+        value_group(job, wide_span_##NAME, single_span_##NAME, N_Q, (struct form){__VA_ARGS__}); \
+    }
+
+/* For groups of LANES_TILE, 4, 2 and 1 queries, as ops_of counts them. */
+#define ALL_GROUP_OPS(NAME, SPAN_FN, ...) \
+    GROUP_OPS(NAME##_tile, LANES_TILE, SPAN_FN, __VA_ARGS__) \
+    GROUP_OPS(NAME##_4, 4, SPAN_FN, __VA_ARGS__) \
+    GROUP_OPS(NAME##_2, 2, SPAN_FN, __VA_ARGS__) \
+    GROUP_OPS(NAME##_1, 1, SPAN_FN, __VA_ARGS__) \
+    static const struct group_ops NAME[4] = {{score_##NAME##_tile, add_values_##NAME##_tile}, \
+                                             {score_##NAME##_4, add_values_##NAME##_4}, \
+                                             {score_##NAME##_2, add_values_##NAME##_2}, \
+                                             {score_##NAME##_1, add_values_##NAME##_1}};
+
+/* Spans of the store are functions of their own. Inlined into the loops around them they have more
+ * counters and addresses than there are registers; compilers keep the rest in vector registers, and
+ * what comes from there waits in line behind the multiply-adds, at the begin of every block. Those
+ * of expanded blocks are many and short, and a call would cost more. */
+#define CALLED static NO_INLINE
+ALL_GROUP_OPS(f16_stored, CALLED, KV_F16, false, true)
+ALL_GROUP_OPS(f32_stored, CALLED, KV_F32, false, true)
+ALL_GROUP_OPS(q8_stored, CALLED, KV_Q8, true, true)
+ALL_GROUP_OPS(numbers_expanded, FORCE_INLINE, KV_F32, false, false)
+ALL_GROUP_OPS(codes_expanded, FORCE_INLINE, KV_F32, true, false)
+
+FORCE_INLINE const struct group_ops *ops_of(const struct group_ops *all, int n_q)
+{
+    return &all[n_q == LANES_TILE ? 0 : n_q == 4 ? 1 : n_q == 2 ? 2 : 3];
+}
+
+#endif
