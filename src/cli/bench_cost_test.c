@@ -1,6 +1,7 @@
 #include "cli/bench_cost.h"
 
 #include "cli/bench.h"
+#include "cli/bench_context.h"
 #include "tiny_model.h"
 
 #include <setjmp.h>
@@ -64,6 +65,18 @@ static void sums_over_steps_and_sequences(void **state)
     assert_true(bench_decode_bytes(&c, 5, 0, 2) == 0);
 }
 
+static void contexts(void **state)
+{
+    (void)state;
+    static const int lengths[] = {16, 8192, 2048};
+    /* The longest, and 32 tokens to warm up and in each of 5 repetitions. */
+    assert_int_equal(context_bench_length(lengths, 3, 32, 5), 8192 + 6 * 32);
+    assert_int_equal(context_bench_length(lengths, 1, 1, 1), 18);
+    struct bench_cost c = {.kv_position_bytes = 17000};
+    assert_float_equal(context_bench_allowed_s(&c, 1000, 20), 1e-3, 1e-9); /* 17 MB at 17 GB/s */
+    assert_true(context_bench_allowed_s(&c, 0, 20) == 0);
+}
+
 static void medians(void **state)
 {
     (void)state;
@@ -110,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_reads_layers_and_head),
         cmocka_unit_test(sums_over_steps_and_sequences),
+        cmocka_unit_test(contexts),
         cmocka_unit_test(medians),
         cmocka_unit_test(probes_agree_within_five_percent),
         cmocka_unit_test(number_lists),

@@ -10,6 +10,7 @@
 #include "base/printable.h"
 #include "bench/probe.h"
 #include "cli/bench.h"
+#include "cli/bench_context.h"
 #include "cli/bench_cost.h"
 #include "cli/cli.h"
 #include "cli/flags.h"
@@ -27,7 +28,10 @@ struct bench_flags {
     int n_prompt, n_decode, repeats;
     const char *batches_text;
     int batches[BENCH_MAX_LIST], n_batches;
-    bool sized; /* -p or -n was given */
+    const char *contexts_text; /* NULL: prefill and decode of `batches` are measured */
+    int contexts[BENCH_MAX_LIST], n_contexts;
+    bool batched; /* -b was given */
+    bool sized;   /* -p or -n was given */
     bool no_probe, json;
 };
 
@@ -244,6 +248,8 @@ static void print_head(const struct bench *b, const char *name)
     printf("%s, %s kernels, %d threads, loaded in %.2f s; %d repetitions\n",
            name[0] != 0 ? name : "model", b->lead.backend->variant, pool_n_threads(b->lead.pool),
            (double)b->lead.load_us / 1e6, b->flags->repeats);
+    if (b->flags->n_contexts > 0)
+        return;
     printf("%-8s %5s %5s %10s %10s … %-10s", "", "each", "seqs", "tok/s", "least", "most");
     if (b->lead.cluster == NULL)
         printf(" %15s", "median");
@@ -287,6 +293,20 @@ static enum err measure_batches(struct bench *b, struct limits *limits, json_t *
     return err;
 }
 
+static enum err measure_contexts(struct bench *b, json_t *json, struct error *e)
+{
+    const struct bench_flags *f = b->flags;
+    struct context_bench c = {.s = &b->s,
+                              .probe = b->probe,
+                              .cost = &b->cost,
+                              .ids = b->ids,
+                              .contexts = f->contexts,
+                              .n_contexts = f->n_contexts,
+                              .n_decode = f->n_decode,
+                              .repeats = f->repeats};
+    return context_bench_run(&c, json, e);
+}
+
 static enum err report(struct bench *b, struct limits *limits, struct error *e)
 {
     char name[sizeof b->lead.params.name];
@@ -295,7 +315,8 @@ static enum err report(struct bench *b, struct limits *limits, struct error *e)
     json_t *json = b->flags->json ? head_json(b, name) : NULL;
     if (json == NULL)
         print_head(b, name);
-    enum err err = measure_batches(b, limits, json, e);
+    enum err err = b->flags->n_contexts > 0 ? measure_contexts(b, json, e)
+                                            : measure_batches(b, limits, json, e);
     if (err != OK) {
         json_decref(json);
         return err;
@@ -304,7 +325,7 @@ static enum err report(struct bench *b, struct limits *limits, struct error *e)
         print_limits(b, limits);
         return OK;
     }
-    if (b->probe != NULL) {
+    if (b->probe != NULL && b->flags->n_contexts == 0) {
         json_object_set_new(json, "dot_gop_s",
                             bench_spread_json(limits->values[PREFILL], limits->n[PREFILL]));
         json_object_set_new(json, "read_gb_s",
@@ -348,6 +369,39 @@ static enum err run_bench(struct bench *b, const struct modelfile *file, struct 
     return err;
 }
 
+/* Positions of the longest sequence. */
+static int sequence_length(const struct bench_flags *f)
+{
+    return f->n_contexts > 0
+               ? (int)context_bench_length(f->contexts, f->n_contexts, f->n_decode, f->repeats)
+               : f->n_prompt + f->n_decode;
+}
+
+/* --context measures decode only, of one sequence. */
+static enum err check_contexts(struct bench_flags *f, struct error *e)
+{
+    if (f->contexts_text == NULL)
+        return OK;
+    if (f->batched)
+        return error_set(e, ERR_USAGE, "--context measures one sequence: leave out -b");
+    enum err err = bench_number_list("--context", f->contexts_text, SHAPE_MAX_CONTEXT, f->contexts,
+                                     &f->n_contexts, e);
+    if (err != OK)
+        return err;
+    if (f->n_decode < 1)
+        return error_set(e, ERR_USAGE, "--context measures decoding: -n 0 leaves nothing");
+    int64_t length = context_bench_length(f->contexts, f->n_contexts, f->n_decode, f->repeats);
+    if (length > SHAPE_MAX_CONTEXT)
+        return error_set(
+            e, ERR_USAGE,
+            "--context: with the tokens of -n and -r a sequence has %lld positions, at "
+            "most %d are possible",
+            (long long)length, SHAPE_MAX_CONTEXT);
+    f->n_prompt = (int)length - f->n_decode * (f->repeats + 1); /* the longest: ids for it */
+    f->sized = true;
+    return OK;
+}
+
 static enum err open_and_run(const struct bench_flags *f, struct modelfile *file, struct error *e)
 {
     struct lead_options o = lead_options_from(&f->lead);
@@ -356,7 +410,7 @@ static enum err open_and_run(const struct bench_flags *f, struct modelfile *file
         o.n_slots = f->batches[i] > o.n_slots ? f->batches[i] : o.n_slots;
     o.max_rows = BENCH_ROWS;
     o.no_engine = true;
-    o.context = f->n_prompt + f->n_decode;
+    o.context = sequence_length(f);
     o.progress = show_progress;
     o.progress_context = "loading";
     struct bench b = {.flags = f, .batch = o.n_slots};
@@ -388,9 +442,12 @@ enum err bench_model(int argc, char **argv, struct error *e)
          .given = &f.sized},
         {"n", FLAG_INT, &f.n_decode, "N", "tokens to decode (default 128)",
          .max = SHAPE_MAX_CONTEXT, .given = &f.sized},
+        {"context", FLAG_STRING, &f.contexts_text, "N,…",
+         "instead: what decoding costs more after so many tokens than after the first number"},
         {"t", FLAG_INT, &f.lead.threads, "K", "same as --threads", .min = 1,
          .max = POOL_MAX_THREADS},
-        {"b", FLAG_STRING, &f.batches_text, "N,…", "sequences side by side (default 1)"},
+        {"b", FLAG_STRING, &f.batches_text, "N,…", "sequences side by side (default 1)",
+         .given = &f.batched},
         {"r", FLAG_INT, &f.repeats, "N", "repetitions (default 5)", .min = 1,
          .max = BENCH_MAX_REPEATS},
         {"no-probe", FLAG_BOOL, &f.no_probe, NULL, "do not measure what the machine can do"},
@@ -414,6 +471,8 @@ enum err bench_model(int argc, char **argv, struct error *e)
     enum err err = flags_parse(&usage, argc, argv, args, &n_args, e);
     if (err == OK)
         err = bench_number_list("-b", f.batches_text, BENCH_ROWS, f.batches, &f.n_batches, e);
+    if (err == OK)
+        err = check_contexts(&f, e);
     if (err == OK && f.n_prompt + f.n_decode < 1)
         err = error_set(e, ERR_USAGE, "nothing to measure: -p 0 -n 0");
     struct modelfile *file;

@@ -212,6 +212,28 @@ def test_bench_model_as_text(shoal):
     assert "GB/s" in plain and "limit" not in plain
 
 
+def test_bench_model_at_contexts(shoal):
+    """What a step costs more after more positions, beside what reading them may cost."""
+    answer = shoal.json("bench", "model", model_path("demo"), "--context", "8,200", "-n", 4, "-t", 1,
+                        "-r", 2, timeout=200)
+    assert "batches" not in answer
+    short, long = answer["contexts"]
+    assert (short["context"], long["context"]) == (8, 200)
+    # 4 tokens warm up; the 8 that count see 1 to 8 positions more.
+    assert (short["positions"], long["positions"]) == (16.5, 208.5)
+    assert short["extra_s"] == short["allowed_s"] == 0
+    assert long["extra_s"] == pytest.approx(long["step_s"]["median"] - short["step_s"]["median"])
+    p = shoal.json("inspect", model_path("demo"))["model"]
+    kv_bytes = 192 * p["layers"] * 2 * p["kv_heads"] * p["head_size"] * 2
+    assert long["allowed_s"] == pytest.approx(kv_bytes / (0.85e9 * long["read_gb_s"]))
+    for entry in short, long:
+        assert entry["step_s"]["repetitions"] == 2 and 0 < entry["step_s"]["min"]
+    text = shoal.ok("bench", "model", model_path("demo"), "--context", "8,16", "-n", 2, "-t", 1, "-r",
+                    1, "--no-probe").stdout
+    rows = [line.split() for line in text.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["8", "16"] and "allowed" not in text
+
+
 def test_bench_model_of_a_cluster_probes_nothing(shoal, shared_processes):
     nodes = shared_processes.workers(1)
     answer = shoal.json("bench", "model", model_path("demo"), "-p", 8, "-n", 4, "-t", 1, "-r", 1,
@@ -223,6 +245,9 @@ def test_bench_model_of_a_cluster_probes_nothing(shoal, shared_processes):
 @pytest.mark.parametrize("arguments, says", [
     ([], "bench model"), (["speed"], "bench speed"), (["model"], "MODEL"),
     (["model", "x", "-b", "1,,2"], "-b"), (["model", "x", "-p", "0", "-n", "0"], "nothing"),
+    (["model", "x", "--context", "8,0"], "--context"),
+    (["model", "x", "--context", "8", "-b", "2"], "leave out -b"),
+    (["model", "x", "--context", "8", "-n", "0"], "-n 0"),
 ])
 def test_bench_usage(shoal, arguments, says):
     shoal.fails("bench", *arguments, status=64, mentions=[says])
