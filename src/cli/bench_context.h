@@ -1,9 +1,9 @@
 /* bench model --context: what a decode step costs more, the more positions stand before it.
  *
  * For each context one sequence is filled with so many tokens (prefill, not counted) and then
- * decodes, repetition after repetition, with probes of reading around each. The extra time over the
- * first context stands beside what reading the extra keys and values may take: their bytes at
- * CONTEXT_BANDWIDTH of the probed bandwidth. */
+ * decodes, repetition after repetition, with probes of reading around each. The first context is
+ * measured again after each; the extra time over it stands beside what reading the extra keys and
+ * values may take: their bytes at CONTEXT_BANDWIDTH of the probed bandwidth. */
 #ifndef SHOAL_CLI_BENCH_CONTEXT_H
 #define SHOAL_CLI_BENCH_CONTEXT_H
 
