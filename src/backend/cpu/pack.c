@@ -36,7 +36,7 @@ static size_t block_bytes(enum pack_format format)
     case PACK_Q8_0: return PAIR_CODES_AT + 2 * Q8_GROUP_BYTES;
     case PACK_Q4_0: return PAIR_CODES_AT + 2 * Q4_GROUP_BYTES;
     case PACK_Q4_K: return Q4_K_CODES_AT + 8 * Q4_GROUP_BYTES;
-    case PACK_Q6_K: return Q6_K_CODES_AT + 8 * Q6_GROUP_BYTES;
+    case PACK_Q6_K: return Q6_K_PAIRS_AT + 4 * Q6_K_PAIR_BYTES;
     default: return 0;
     }
 }
@@ -108,8 +108,8 @@ static void pack_q4_0(const struct packed *p, uint8_t *panel, int lane, const ui
     }
 }
 
-/* Four-bit codes of a group of Q4_K or Q6_K into a lane: in the file each byte holds nibbles of two
- * groups, value i in byte i; in a panel, of one, values i and i + 16. */
+/* Codes of a group of Q4_K into a lane: in the file each byte holds nibbles of two groups, value i
+ * in byte i; in a panel, of one, values i and i + 16. */
 static void pack_nibbles(uint8_t *codes, const uint8_t *from, int shift)
 {
     store_steps(codes, nibbles(from, shift) | nibbles(from + 16, shift) << 4);
@@ -148,19 +148,28 @@ static void pack_q4_k(const struct packed *p, uint8_t *panel, int lane, const ui
     }
 }
 
+/* Half of a group into a lane: 16 codes of six bits, a byte each. */
+static void pack_six_bits(uint8_t *half, int lane, const uint8_t codes[16])
+{
+    for (int j = 0; j < 3; j++)
+        for (int i = 0; i < 4; i++)
+            half[j * 64 + 4 * lane + i] =
+                (uint8_t)(codes[4 * j + i] | (codes[12 + i] >> (4 - 2 * j) & 3) << 6);
+}
+
 /* Group g (0 … 7) of a Q6_K block in file order: each half of 128 values has 64 low bytes and 32
  * high bytes; in it, value i of group a (0 … 3) has its low bits in byte 32 (a & 1) + i, nibble
- * a >> 1, and its high bits in byte i, bits 2a, 2a + 1. In the panel, a byte has the high bits of
- * values i, i + 8, i + 16 and i + 24, the first lowest. */
+ * a >> 1, and its high bits in byte i, bits 2a, 2a + 1. */
 static void pack_q6_k_group(uint8_t *group, int lane, const uint8_t *block, int g)
 {
     int half = g / 4, a = g % 4;
-    const uint8_t *high = block + 128 + half * 32;
-    uint64_t bits = 0;
-    pack_nibbles(group + 4 * lane, block + half * 64 + 32 * (a & 1), 4 * (a >> 1));
+    const uint8_t *low = block + half * 64 + 32 * (a & 1), *high = block + 128 + half * 32;
+    uint64_t codes[4];
     for (int i = 0; i < 4; i++)
-        bits |= (load8(high + 8 * i) >> 2 * a & 0x0303030303030303) << 2 * i;
-    store_steps(group + Q4_GROUP_BYTES + 4 * lane, bits);
+        codes[i] = nibbles(low + 8 * i, 4 * (a >> 1)) |
+                   (load8(high + 8 * i) >> 2 * a & 0x0303030303030303) << 4;
+    for (int h = 0; h < 2; h++)
+        pack_six_bits(group + h * Q6_HALF_BYTES, lane, (const uint8_t *)&codes[2 * h]);
 }
 
 static void pack_q6_k(const struct packed *p, uint8_t *panel, int lane, const uint8_t *row)
@@ -169,9 +178,9 @@ static void pack_q6_k(const struct packed *p, uint8_t *panel, int lane, const ui
         uint8_t *to = panel + (size_t)b * p->block_bytes;
         memcpy(to + 2 * lane, row + 208, 2);
         for (int i = 0; i < 16; i++)
-            to[Q6_K_SCALES_AT + i * PANEL_ROWS + lane] = row[192 + i];
+            to[q6_k_scales_at(i / 2) + i % 2 * PANEL_ROWS + lane] = row[192 + i];
         for (int g = 0; g < 8; g++)
-            pack_q6_k_group(to + Q6_K_CODES_AT + g * Q6_GROUP_BYTES, lane, row, g);
+            pack_q6_k_group(to + q6_k_codes_at(g), lane, row, g);
     }
 }
 
@@ -257,12 +266,10 @@ static float q4_k_value(const uint8_t *block, int lane, int k)
 
 static float q6_k_value(const uint8_t *block, int lane, int k)
 {
-    const uint8_t *low = block + Q6_K_CODES_AT + (size_t)(k / GROUP) * Q6_GROUP_BYTES;
-    const uint8_t *high = low + Q4_GROUP_BYTES;
-    int step = k % GROUP / 4, byte = 4 * lane + k % 4;
-    int code = nibble_at(low, lane, k % GROUP);
-    code |= (high[(step & 1) * 64 + byte] >> (step & 6) & 3) << 4;
-    int scale = (int8_t)block[Q6_K_SCALES_AT + k / 16 * PANEL_ROWS + lane];
+    int g = k / GROUP, h = k / 16 % 2;
+    const uint8_t *half = block + q6_k_codes_at(g) + h * Q6_HALF_BYTES;
+    int code = six_bits_at(half + 4 * lane + k % 4, k % 16 / 4);
+    int scale = (int8_t)block[q6_k_scales_at(g) + h * PANEL_ROWS + lane];
     return (float)((code - 32) * scale) * scale_at(block, (size_t)lane);
 }
 

@@ -15,11 +15,12 @@
  *                                               scale >> 4, bits 2, 3: min >> 4
  *                       codes   [8][4][16][4]   nibbles as Q4_0; value = d scale code - dmin min
  *   Q6_K   256 values   d       [16] f16, 32 bytes of zeros
- *                       scales  [16][16] int8   of each 16 values
- *                       codes   [8][384]: low   [4][16][4]  four low bits, nibbles as Q4_0
- *                                         high  [2][16][4]  two high bits: bits 2j, 2j+1 of byte h
- *                                                           are of step h + 2j
- *                                               value = d scale ((low | high << 4) - 32)
+ *                       then four times, for two groups each:
+ *                       scales  [4 halves of groups][16] int8
+ *                       codes   [4][3][16][4]   six low bits of byte j: step j of the half; the
+ *                                               high two: of its step 3, the highest first;
+ *                                               value = d scale (code - 32)
+ *
  *   F32, F16, BF16      [k][16] in the file's type
  *
  * Four consecutive values of a row stand side by side because the int8 dot-product instructions add
@@ -43,15 +44,17 @@ enum {
     /* Bytes of the codes of one group of a panel. */
     Q8_GROUP_BYTES = GROUP * PANEL_ROWS,
     Q4_GROUP_BYTES = Q8_GROUP_BYTES / 2,
-    Q6_GROUP_BYTES = Q4_GROUP_BYTES + Q4_GROUP_BYTES / 2,
+    Q6_HALF_BYTES = 3 * 4 * PANEL_ROWS,
+    Q6_GROUP_BYTES = 2 * Q6_HALF_BYTES,
 
     /* Where things are in a block of a panel. */
     PAIR_CODES_AT = 2 * PANEL_ROWS * 2, /* Q8_0, Q4_0 */
     Q4_K_LOW_AT = 2 * PANEL_ROWS * 2,
     Q4_K_HIGH_AT = Q4_K_LOW_AT + 8 * PANEL_ROWS,
     Q4_K_CODES_AT = Q4_K_HIGH_AT + 4 * PANEL_ROWS,
-    Q6_K_SCALES_AT = 64,
-    Q6_K_CODES_AT = Q6_K_SCALES_AT + 16 * PANEL_ROWS,
+    Q6_K_PAIRS_AT = 64,
+    Q6_K_PAIR_CODES_AT = 4 * PANEL_ROWS,
+    Q6_K_PAIR_BYTES = Q6_K_PAIR_CODES_AT + 2 * Q6_GROUP_BYTES,
 };
 
 enum pack_format {
@@ -84,6 +87,24 @@ void pack_panels(const struct packed *p, const uint8_t *rows, size_t row_bytes, 
 
 /* y[0 … n_cols) = the values of one row: (float)code * scale, rounded once. */
 void unpack_row(const struct packed *p, int row, float *y);
+
+/* Where in a block of Q6_K the scales of both halves of group g begin, and where its codes. */
+static inline size_t q6_k_scales_at(int g)
+{
+    return Q6_K_PAIRS_AT + g / 2 * Q6_K_PAIR_BYTES + g % 2 * 2 * PANEL_ROWS;
+}
+
+static inline size_t q6_k_codes_at(int g)
+{
+    return Q6_K_PAIRS_AT + g / 2 * Q6_K_PAIR_BYTES + Q6_K_PAIR_CODES_AT + g % 2 * Q6_GROUP_BYTES;
+}
+
+/* A code of Q6_K, of step 0 … 3 of half a group: `at` is its lane and value in the first of three
+ * vectors of 64 bytes. */
+static inline int six_bits_at(const uint8_t *at, int step)
+{
+    return step < 3 ? at[64 * step] & 63 : at[0] >> 6 << 4 | at[64] >> 6 << 2 | at[128] >> 6;
+}
 
 /* Whether activations must be quantised for this format. */
 static inline bool pack_is_quantised(enum pack_format format)

@@ -72,7 +72,7 @@ FORCE_INLINE void decode_scales(struct scales *s, struct place p, const enum pac
     if (format == PACK_Q4_K) {
         q4_k_scales(s, p);
     } else if (format == PACK_Q6_K) {
-        const uint8_t *bytes = p.block + Q6_K_SCALES_AT + p.i * 2 * PANEL_ROWS;
+        const uint8_t *bytes = p.block + q6_k_scales_at(p.i);
         UNROLL
         for (int h = 0; h < 2; h++)
             sixteen_products(s->scale[h], p.block,
@@ -82,30 +82,31 @@ FORCE_INLINE void decode_scales(struct scales *s, struct place p, const enum pac
     }
 }
 
-/* Steps 0 … 7 of rows 4 quad … 4 quad + 3, [4 rows][4 values] each, for the formats with low
- * nibbles; Q6_K gets its high bits too. */
-FORCE_INLINE void decode_small(int8x16_t code[STEPS], const uint8_t *group, int quad,
-                               const enum pack_format format)
+/* Steps 0 … 7 of rows 4 quad … 4 quad + 3, [4 rows][4 values] each, of nibbles. */
+FORCE_INLINE void decode_nibbles(int8x16_t code[STEPS], const uint8_t *group, int quad)
 {
-    uint8x16_t bits[STEPS];
     UNROLL
     for (int step = 0; step < 4; step++) {
         uint8x16_t pair = vld1q_u8(group + 64 * step + 16 * quad);
-        bits[step] = vandq_u8(pair, vdupq_n_u8(15));
-        bits[step + 4] = vshrq_n_u8(pair, 4);
+        code[step] = vreinterpretq_s8_u8(vandq_u8(pair, vdupq_n_u8(15)));
+        code[step + 4] = vreinterpretq_s8_u8(vshrq_n_u8(pair, 4));
     }
+}
+
+/* The same of Q6_K: four steps from three vectors of six bits and two. */
+FORCE_INLINE void decode_six_bits(int8x16_t code[STEPS], const uint8_t *group, int quad)
+{
     UNROLL
-    for (int h = 0; h < 2 && format == PACK_Q6_K; h++) { /* bits 2j, 2j + 1 are of step h + 2j */
-        const uint8x16_t two = vdupq_n_u8(0x30);
-        uint8x16_t high = vld1q_u8(group + Q4_GROUP_BYTES + 64 * h + 16 * quad);
-        bits[h] = vorrq_u8(bits[h], vandq_u8(vshlq_n_u8(high, 4), two));
-        bits[h + 2] = vorrq_u8(bits[h + 2], vandq_u8(vshlq_n_u8(high, 2), two));
-        bits[h + 4] = vorrq_u8(bits[h + 4], vandq_u8(high, two));
-        bits[h + 6] = vorrq_u8(bits[h + 6], vandq_u8(vshrq_n_u8(high, 2), two));
+    for (int h = 0; h < 2; h++, code += 4, group += Q6_HALF_BYTES) {
+        uint8x16_t three[3], top = vdupq_n_u8(0);
+        UNROLL
+        for (int j = 0; j < 3; j++) {
+            three[j] = vld1q_u8(group + 64 * j + 16 * quad);
+            code[j] = vreinterpretq_s8_u8(vandq_u8(three[j], vdupq_n_u8(63)));
+            top = vorrq_u8(vshlq_n_u8(top, 2), vshrq_n_u8(three[j], 6));
+        }
+        code[3] = vreinterpretq_s8_u8(top);
     }
-    UNROLL
-    for (int step = 0; step < STEPS; step++)
-        code[step] = vreinterpretq_s8_u8(bits[step]);
 }
 
 FORCE_INLINE void decode_codes(int8x16_t code[STEPS], struct place p, int quad,
@@ -119,14 +120,12 @@ FORCE_INLINE void decode_codes(int8x16_t code[STEPS], struct place p, int quad,
                 vld1q_u8(p.block + PAIR_CODES_AT + p.i * Q8_GROUP_BYTES + 64 * step + 16 * quad));
         break;
     case PACK_Q4_0:
-        decode_small(code, p.block + PAIR_CODES_AT + p.i * Q4_GROUP_BYTES, quad, format);
+        decode_nibbles(code, p.block + PAIR_CODES_AT + p.i * Q4_GROUP_BYTES, quad);
         break;
     case PACK_Q4_K:
-        decode_small(code, p.block + Q4_K_CODES_AT + p.i * Q4_GROUP_BYTES, quad, format);
+        decode_nibbles(code, p.block + Q4_K_CODES_AT + p.i * Q4_GROUP_BYTES, quad);
         break;
-    default:
-        decode_small(code, p.block + Q6_K_CODES_AT + p.i * Q6_GROUP_BYTES, quad, format);
-        break;
+    default: decode_six_bits(code, p.block + q6_k_codes_at(p.i), quad); break;
     }
 }
 

@@ -23,19 +23,24 @@ static float half_at(const uint8_t *halves, int i)
     return f16_to_f32(h);
 }
 
-/* Sum of (code - offset) * x over values [begin, end) of a group of 4-bit codes. `high` NULL, or
- * two more bits for each. */
-static int32_t nibble_sum(const struct dot *d, const uint8_t *low, const uint8_t *high, int begin,
-                          int end, int offset, const int8_t *x)
+/* Sum of (code - offset) * x over a group of 4-bit codes. */
+static int32_t nibble_sum(const struct dot *d, const uint8_t *codes, int offset, const int8_t *x)
 {
     int32_t sum = 0;
-    for (int i = begin; i < end; i++) {
+    for (int i = 0; i < GROUP; i++) {
         int step = i / 4, byte = 4 * d->lane + i % 4;
-        int code = low[(step & 3) * 64 + byte] >> (step & 4) & 15;
-        if (high != NULL)
-            code |= (high[(step & 1) * 64 + byte] >> (step & 6) & 3) << 4;
+        int code = codes[(step & 3) * 64 + byte] >> (step & 4) & 15;
         sum += (code - offset) * x[i];
     }
+    return sum;
+}
+
+/* Sum of (code - 32) * x over half a group of 6-bit codes. */
+static int32_t six_bits_sum(const struct dot *d, const uint8_t *codes, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (int i = 0; i < GROUP / 2; i++)
+        sum += (six_bits_at(codes + 4 * d->lane + i % 4, i / 4) - 32) * x[i];
     return sum;
 }
 
@@ -68,7 +73,7 @@ static float q4_0_block(const struct dot *d, int b, float acc)
     for (int g = 0; g < groups_of_pair(d, b); g++) {
         const struct quant_group *x = &d->q[2 * b + g];
         const uint8_t *codes = block + PAIR_CODES_AT + g * Q4_GROUP_BYTES;
-        int32_t sum = nibble_sum(d, codes, NULL, 0, GROUP, 8, x->codes);
+        int32_t sum = nibble_sum(d, codes, 8, x->codes);
         acc = fmaf((float)sum, half_at(block, g * PANEL_ROWS + d->lane) * x->scale, acc);
     }
     return acc;
@@ -84,8 +89,7 @@ static float q4_k_block(const struct dot *d, int b, float acc)
         int bits = high[g / 2 * PANEL_ROWS] >> 4 * (g & 1);
         float scale = block_scale * (float)((low[g * PANEL_ROWS] & 15) | (bits & 3) << 4);
         float min = block_min * (float)((low[g * PANEL_ROWS] >> 4) | (bits >> 2 & 3) << 4);
-        int32_t sum =
-            nibble_sum(d, block + Q4_K_CODES_AT + g * Q4_GROUP_BYTES, NULL, 0, GROUP, 0, x->codes);
+        int32_t sum = nibble_sum(d, block + Q4_K_CODES_AT + g * Q4_GROUP_BYTES, 0, x->codes);
         acc = fmaf((float)sum, scale * x->scale, acc);
         acc = fmaf(-min, x->scaled_sum, acc);
     }
@@ -97,11 +101,11 @@ static float q6_k_block(const struct dot *d, int b, float acc)
     const uint8_t *block = d->panel + (size_t)b * d->w->block_bytes;
     float block_scale = half_at(block, d->lane);
     for (int half = 0; half < 16; half++) {
-        const struct quant_group *x = &d->q[8 * b + half / 2];
-        const uint8_t *codes = block + Q6_K_CODES_AT + half / 2 * Q6_GROUP_BYTES;
-        int begin = half % 2 * 16;
-        int32_t sum = nibble_sum(d, codes, codes + Q4_GROUP_BYTES, begin, begin + 16, 32, x->codes);
-        int scale = (int8_t)block[Q6_K_SCALES_AT + half * PANEL_ROWS + d->lane];
+        int g = half / 2, h = half % 2;
+        const struct quant_group *x = &d->q[8 * b + g];
+        const uint8_t *codes = block + q6_k_codes_at(g) + h * Q6_HALF_BYTES;
+        int32_t sum = six_bits_sum(d, codes, x->codes + h * (GROUP / 2));
+        int scale = (int8_t)block[q6_k_scales_at(g) + h * PANEL_ROWS + d->lane];
         acc = fmaf((float)sum, (block_scale * (float)scale) * x->scale, acc);
     }
     return acc;

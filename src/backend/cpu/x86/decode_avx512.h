@@ -5,8 +5,7 @@
 
 #include "backend/cpu/x86/avx512_impl.h"
 
-/* Loads before it stay before it. The prefetcher follows addresses that rise; with the compiler's
- * order, high bits before low ones, one token read Q6_K at 23 GB/s instead of 38. */
+/* Loads before it stay before it: the prefetcher follows addresses that rise. */
 #define KEEP_ORDER __asm__ volatile("" ::: "memory")
 
 /* One group of 16 rows. */
@@ -89,26 +88,35 @@ FORCE_INLINE void decode_q4_k(struct group *r, const uint8_t *block, const struc
     r->min = _mm512_mul_ps(halves_at(block + 2 * PANEL_ROWS), small_floats(s->min[g]));
 }
 
+/* Four steps from three vectors of six bits and two. */
+FORCE_INLINE void decode_six_bits(__m512i code[4], const uint8_t *half)
+{
+    const __m512i six = _mm512_set1_epi8(63);
+    const int select = 0xca; /* ternary: first ? second : third, bit by bit */
+    __m512i a = _mm512_load_si512(half), b = _mm512_load_si512(half + 64);
+    __m512i c = _mm512_load_si512(half + 128);
+    code[0] = _mm512_and_si512(a, six);
+    code[1] = _mm512_and_si512(b, six);
+    code[2] = _mm512_and_si512(c, six);
+    __m512i top = _mm512_ternarylogic_epi32(_mm512_set1_epi8(0x30), _mm512_srli_epi16(a, 2),
+                                            _mm512_srli_epi16(b, 4), select);
+    top = _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), _mm512_srli_epi16(c, 6), top, select);
+    code[3] = _mm512_and_si512(top, six);
+}
+
 FORCE_INLINE void decode_q6_k(struct group *r, const uint8_t *block, int g)
 {
-    const __m512i two_bits = _mm512_set1_epi8(0x30);
-    const uint8_t *codes = block + Q6_K_CODES_AT + g * Q6_GROUP_BYTES;
-    const uint8_t *scales = block + Q6_K_SCALES_AT + g * 2 * PANEL_ROWS;
-    decode_nibbles(r, codes);
-    KEEP_ORDER;
+    const uint8_t *codes = block + q6_k_codes_at(g), *scales = block + q6_k_scales_at(g);
     UNROLL
     for (int h = 0; h < 2; h++) {
-        __m512i high = _mm512_load_si512(codes + Q4_GROUP_BYTES + 64 * h);
-        __m512i bits[4] = {_mm512_slli_epi16(high, 4), _mm512_slli_epi16(high, 2), high,
-                           _mm512_srli_epi16(high, 2)};
-        UNROLL
-        for (int j = 0; j < 4; j++)
-            r->code[h + 2 * j] =
-                _mm512_or_si512(r->code[h + 2 * j], _mm512_and_si512(bits[j], two_bits));
         __m128i bytes = _mm_load_si128((const __m128i *)(scales + h * PANEL_ROWS));
         r->scale[h] =
             _mm512_mul_ps(halves_at(block), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
     }
+    KEEP_ORDER;
+    decode_six_bits(r->code, codes);
+    KEEP_ORDER;
+    decode_six_bits(r->code + 4, codes + Q6_HALF_BYTES);
 }
 
 /* A block of a panel, with what all its groups need. */

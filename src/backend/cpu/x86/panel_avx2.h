@@ -43,7 +43,7 @@ FORCE_INLINE struct group group_at(const struct packed *w, const uint8_t *panel,
     case PACK_Q8_0: return (struct group){block, block + PAIR_CODES_AT + i * Q8_GROUP_BYTES, i};
     case PACK_Q4_0: return (struct group){block, block + PAIR_CODES_AT + i * Q4_GROUP_BYTES, i};
     case PACK_Q4_K: return (struct group){block, block + Q4_K_CODES_AT + i * Q4_GROUP_BYTES, i};
-    default: return (struct group){block, block + Q6_K_CODES_AT + i * Q6_GROUP_BYTES, i};
+    default: return (struct group){block, block + q6_k_codes_at(i), i};
     }
 }
 
@@ -52,25 +52,30 @@ FORCE_INLINE __m256i load(const uint8_t *at)
     return _mm256_load_si256((const __m256i *)at);
 }
 
+/* `shift` constant: the two high bits of all bytes, moved down to where `mask` has them. */
+FORCE_INLINE __m256i top_bits(const uint8_t *at, int shift, char mask)
+{
+    return _mm256_and_si256(_mm256_srli_epi16(load(at), shift), _mm256_set1_epi8(mask));
+}
+
+FORCE_INLINE __m256i six_bits(const uint8_t *half, int step)
+{
+    if (step < 3)
+        return _mm256_and_si256(load(half + 64 * step), _mm256_set1_epi8(63));
+    return _mm256_or_si256(top_bits(half, 2, 0x30), _mm256_or_si256(top_bits(half + 64, 4, 0x0c),
+                                                                    top_bits(half + 128, 6, 3)));
+}
+
 /* The codes of a step as they are in the file, unsigned but for Q8_0. */
 FORCE_INLINE __m256i code_at(const struct group *g, int step, int v, const enum pack_format format)
 {
     const uint8_t *at = g->codes + 32 * v;
     if (format == PACK_Q8_0)
         return load(at + 64 * step);
+    if (format == PACK_Q6_K)
+        return six_bits(at + step / 4 * Q6_HALF_BYTES, step & 3);
     __m256i pair = load(at + 64 * (step & 3));
-    __m256i low =
-        _mm256_and_si256(step & 4 ? _mm256_srli_epi16(pair, 4) : pair, _mm256_set1_epi8(15));
-    if (format != PACK_Q6_K)
-        return low;
-    __m256i high = load(at + Q4_GROUP_BYTES + 64 * (step & 1));
-    switch (step >> 1) {
-    case 0: high = _mm256_slli_epi16(high, 4); break;
-    case 1: high = _mm256_slli_epi16(high, 2); break;
-    case 2: break;
-    default: high = _mm256_srli_epi16(high, 2); break;
-    }
-    return _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
+    return _mm256_and_si256(step & 4 ? _mm256_srli_epi16(pair, 4) : pair, _mm256_set1_epi8(15));
 }
 
 FORCE_INLINE __m256i code_of(const struct source *w, int step, int v, const enum pack_format format)
@@ -113,7 +118,7 @@ FORCE_INLINE struct scales scales_q4_k(const struct group *g, int first)
 FORCE_INLINE struct scales scales_q6_k(const struct group *g, int first)
 {
     struct scales s = {.min = _mm256_setzero_ps()};
-    const uint8_t *at = g->block + Q6_K_SCALES_AT + g->i * 2 * PANEL_ROWS + first;
+    const uint8_t *at = g->block + q6_k_scales_at(g->i) + first;
     __m256 block = halves_at(g->block + 2 * first);
     UNROLL
     for (int half = 0; half < 2; half++) {
