@@ -223,7 +223,8 @@ static void check_product(const struct kernels *k, enum dtype type, enum fill fi
 static void check_format(const struct kernels *k, enum dtype type)
 {
     static const int row_counts[] = {1, 15, 16, 17, 40, 100};
-    static const int token_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 33, 65, 66};
+    static const int token_counts[] = {1,  2,  3,  4,  5,  6,  7,  8,   9,
+                                       12, 15, 16, 17, 33, 65, 66, 133, 270};
     static const int block_counts[] = {1, 2, 5, 8, 9, 19};
     static const int float_widths[] = {1, 5, 31, 32, 33, 100, 257, 288};
     int block = dtype_info(type)->block_elems;

@@ -9,7 +9,6 @@
 
 enum {
     FEW = 8,               /* tokens of a tile */
-    FEW_MAX = 2 * FEW,     /* tokens from which gemm_avx512.c is faster */
     PREFETCH_BYTES = 8192, /* ahead of the group being decoded */
     X_AHEAD = 4,           /* groups of activations asked for ahead */
 };
@@ -147,17 +146,26 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, int n,
     }
 }
 
+/* Up to how many tokens decoding a group again for each tile, while the panel is in the
+ * second-level cache, is faster than decoding it once for all of them into the first
+ * (gemm_avx512.c): measured. 132 is what a gated block is cut into. */
+FORCE_INLINE int few_max(const enum pack_format format)
+{
+    return format == PACK_Q6_K ? 24 : format == PACK_Q4_K ? 64 : 132;
+}
+
 FORCE_INLINE void matmul(const struct matmul *m, int begin, int end, const enum pack_format format)
 {
-    if (m->n > FEW_MAX) {
+    if (m->n > few_max(format)) {
         gemm_avx512(m, begin, end);
         return;
     }
-    int first = m->n > FEW ? (m->n + 1) / 2 : m->n;
+    int tiles = (m->n - 1) / FEW + 1; /* about equally large */
     for (int panel_i = begin; panel_i < end; panel_i++) {
-        tile(m, panel_i, 0, first, format);
-        if (first < m->n)
-            tile(m, panel_i, first, m->n - first, format);
+        for (int i = 0; i < tiles; i++) {
+            int t = m->n * i / tiles;
+            tile(m, panel_i, t, m->n * (i + 1) / tiles - t, format);
+        }
     }
 }
 
