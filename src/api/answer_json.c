@@ -11,8 +11,10 @@ void answer_totals_add(struct answer_totals *t, const struct request_timings *on
     t->n_prompt += again ? 0 : one->n_prompt;
     t->n_cached += again ? 0 : one->n_cached;
     t->n_preempted += one->n_preempted;
-    t->n_guessed += one->n_guessed;
-    t->n_right += one->n_right;
+    for (int i = 0; i < N_GUESS_SOURCES; i++) {
+        t->n_guessed[i] += one->n_guessed[i];
+        t->n_right[i] += one->n_right[i];
+    }
     t->stalled_us = MAX(t->stalled_us, one->stalled_us);
     t->n_output += one->n_output;
     t->n_decoded += one->n_output > 1 ? one->n_output - 1 : 0;
@@ -31,16 +33,23 @@ static double per_second(int64_t n, time_us us)
     return us > 0 ? (double)n * 1e6 / (double)us : 0;
 }
 
+static json_int_t all_sources(const int64_t n[N_GUESS_SOURCES])
+{
+    return (json_int_t)(n[GUESS_LOOKUP] + n[GUESS_MODEL]);
+}
+
 static json_t *timings_json(const struct answer_totals *t)
 {
     return json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "queued_ms",
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "queued_ms",
         (double)t->queued_us / 1e3, "prefill_ms", (double)t->prefill_us / 1e3, "decode_ms",
         (double)t->decode_us / 1e3, "stalled_ms", (double)t->stalled_us / 1e3, "prefill_tok_s",
         per_second(t->n_prompt, t->prefill_us), "decode_tok_s",
         per_second(t->n_decoded, t->decode_us), "cached_tokens", (json_int_t)t->n_cached,
-        "preempted", (json_int_t)t->n_preempted, "draft_tokens", (json_int_t)t->n_guessed,
-        "draft_accepted_tokens", (json_int_t)t->n_right);
+        "preempted", (json_int_t)t->n_preempted, "draft_tokens", all_sources(t->n_guessed),
+        "draft_accepted_tokens", all_sources(t->n_right), "draft_model_tokens",
+        (json_int_t)t->n_guessed[GUESS_MODEL], "draft_model_accepted_tokens",
+        (json_int_t)t->n_right[GUESS_MODEL]);
 }
 
 static json_t *usage_json(const struct answer_totals *t)

@@ -24,7 +24,8 @@ struct answer {
 /* Sums over the choices of an answer, each time the longest. */
 struct answer_totals {
     int64_t n_prompt, n_cached, n_output; /* of the prompts, each once */
-    int64_t n_preempted, n_guessed, n_right;
+    int64_t n_preempted;
+    int64_t n_guessed[N_GUESS_SOURCES], n_right[N_GUESS_SOURCES];
     time_us queued_us, prefill_us, decode_us, stalled_us;
     int64_t
         n_decoded; /* tokens after the first of each choice: those that decode_us was spent on */

@@ -30,8 +30,8 @@ static struct answer_totals two_choices(void)
                                 .n_prompt = 4,
                                 .n_output = 6,
                                 .n_cached = 3,
-                                .n_guessed = 5,
-                                .n_right = 2};
+                                .n_guessed = {[GUESS_LOOKUP] = 5, [GUESS_MODEL] = 3},
+                                .n_right = {[GUESS_LOOKUP] = 2, [GUESS_MODEL] = 1}};
     struct request_timings b = {
         .queued_us = 500, .prefill_us = 4000, .decode_us = 100000, .n_prompt = 2, .n_output = 1};
     answer_totals_add(&t, &a, false);
@@ -56,8 +56,9 @@ static void whole_answers(void **state)
                   "\"prompt_tokens_details\":{\"cached_tokens\":3}},"
                   "\"timings\":{\"queued_ms\":1.0,\"prefill_ms\":4.0,\"decode_ms\":500.0,"
                   "\"stalled_ms\":0.25,\"prefill_tok_s\":1500.0,\"decode_tok_s\":10.0,"
-                  "\"cached_tokens\":3,\"preempted\":0,\"draft_tokens\":5,"
-                  "\"draft_accepted_tokens\":2}}");
+                  "\"cached_tokens\":3,\"preempted\":0,\"draft_tokens\":8,"
+                  "\"draft_accepted_tokens\":3,\"draft_model_tokens\":3,"
+                  "\"draft_model_accepted_tokens\":1}}");
     strbuf_clear(&out);
     answer_append(&out, &chat_answer, choices, 1, &t);
     assert_non_null(strstr(out.data, "\"object\":\"chat.completion\""));

@@ -73,6 +73,16 @@ static void append_requests(struct strbuf *out, const struct engine_stats *s)
               &s->decode);
 }
 
+static void by_source(struct strbuf *out, const char *name, const char *help,
+                      const uint64_t values[N_GUESS_SOURCES])
+{
+    static const char *const sources[] = {[GUESS_LOOKUP] = "lookup", [GUESS_MODEL] = "model"};
+    head(out, name, "counter", help);
+    for (int i = 0; i < N_GUESS_SOURCES; i++)
+        strbuf_printf(out, "%s{source=\"%s\"} %llu\n", name, sources[i],
+                      (unsigned long long)values[i]);
+}
+
 static void append_cache(struct strbuf *out, const struct engine_stats *s)
 {
     gauge(out, "shoal_kv_cache_usage_ratio", "Share of the key-value blocks that are held.",
@@ -87,8 +97,11 @@ static void append_cache(struct strbuf *out, const struct engine_stats *s)
             s->started_tokens);
     counter(out, "shoal_prefix_cache_hits_total", "Of these, found there and not computed.",
             s->cached_tokens);
-    counter(out, "shoal_spec_decode_num_draft_tokens_total", "Tokens guessed ahead.", s->guessed);
-    counter(out, "shoal_spec_decode_num_accepted_tokens_total", "Of these, right.", s->right);
+    by_source(out, "shoal_spec_decode_num_draft_tokens_total", "Tokens guessed ahead.", s->guessed);
+    by_source(out, "shoal_spec_decode_num_accepted_tokens_total", "Of these, right.", s->right);
+    counter(out, "shoal_spec_decode_num_drafts_ahead_total",
+            "Groups of guesses sent while those in front of them had no answer yet.",
+            s->shares_ahead);
 }
 
 static void append_ring(struct strbuf *out, const struct engine_stats *s)

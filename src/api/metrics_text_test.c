@@ -43,8 +43,9 @@ static void numbers_are_where_they_belong(void **state)
                              .blocks_total = 20,
                              .requests = 1ull << 40,
                              .cached_tokens = 11,
-                             .guessed = 12,
-                             .right = 9,
+                             .guessed = {[GUESS_LOOKUP] = 12, [GUESS_MODEL] = 7},
+                             .right = {[GUESS_LOOKUP] = 9, [GUESS_MODEL] = 6},
+                             .shares_ahead = 2,
                              .wait_us = 1500000,
                              .ended = {[FINISH_STOP] = 4, [FINISH_CANCELLED] = 1}};
     histogram_add(&s.first_token, 3000);
@@ -62,7 +63,11 @@ static void numbers_are_where_they_belong(void **state)
     assert_line("shoal_kv_cache_usage_ratio 0.25");
     assert_line("shoal_kv_blocks{state=\"free\"} 13");
     assert_line("shoal_prefix_cache_hits_total 11");
-    assert_line("shoal_spec_decode_num_accepted_tokens_total 9");
+    assert_line("shoal_spec_decode_num_draft_tokens_total{source=\"lookup\"} 12");
+    assert_line("shoal_spec_decode_num_draft_tokens_total{source=\"model\"} 7");
+    assert_line("shoal_spec_decode_num_accepted_tokens_total{source=\"lookup\"} 9");
+    assert_line("shoal_spec_decode_num_accepted_tokens_total{source=\"model\"} 6");
+    assert_line("shoal_spec_decode_num_drafts_ahead_total 2");
     assert_line("shoal_request_success_total{finished_reason=\"stop\"} 4");
     assert_line("shoal_request_success_total{finished_reason=\"abort\"} 1");
     assert_line("shoal_ring_wait_seconds_total 1.500000");

@@ -12,7 +12,8 @@ static void preempt(struct schedule *s, int i)
     slot_book_close(s->book, q->slot);
     q->slot = -1;
     q->life = ++s->sequences.n_lives;
-    q->n_sent = q->n_guesses = q->n_right = 0;
+    q->n_sent = q->n_flying = 0;
+    q->n_assumed = q->n_tokens;
     q->waiting_since = s->now_us;
     q->account.n_preempted++;
     s->totals.preempted++;
@@ -65,6 +66,15 @@ static int64_t blocks_spoken_for(const struct schedule *s)
     return n;
 }
 
+int schedule_spare_blocks(const struct schedule *s)
+{
+    int64_t n = block_pool_available(slot_book_pool(s->book)) - blocks_spoken_for(s);
+    int first = s->sequences.lists[LIST_WAITING].first;
+    if (first >= 0)
+        n -= slot_book_blocks_for(s->sequences.all[first].n_tokens);
+    return n > 0 ? (int)n : 0;
+}
+
 /* Is there room for q, if so many more blocks were available? Alone it always fits. */
 static bool fits(const struct schedule *s, const struct sequence *q, int64_t n_more)
 {
@@ -108,7 +118,7 @@ static void start(struct schedule *s, int i)
 void schedule_admit(struct schedule *s)
 {
     const struct list *waiting = &s->sequences.lists[LIST_WAITING];
-    while (waiting->length > 0 && s->n_updates < MANY_UPDATES) {
+    while (waiting->length > 0 && s->updates.n < MANY_UPDATES) {
         int i = waiting->first;
         const struct sequence *q = &s->sequences.all[i];
         if (schedule_n_running(s) < s->options.n_slots && fits(s, q, 0)) {

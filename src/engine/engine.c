@@ -76,6 +76,7 @@ static void build_schedule(struct engine *g)
                                                           .n_slots = o->n_slots,
                                                           .max_rows = o->max_rows,
                                                           .n_flights = g->n_flights,
+                                                          .n_stages = n_stages,
                                                           .max_sequences = g->max_live,
                                                           .max_draft = o->max_draft,
                                                           .max_itl_us = o->max_itl_us,
@@ -225,8 +226,9 @@ static void publish(struct engine *g)
     c->preempted = counts.preempted;
     c->cached_tokens = counts.cached_tokens;
     c->started_tokens = counts.prompt_tokens;
-    c->guessed = counts.guessed;
-    c->right = counts.right;
+    memcpy(c->guessed, counts.guessed, sizeof(c->guessed));
+    memcpy(c->right, counts.right, sizeof(c->right));
+    c->shares_ahead = counts.shares_ahead;
     struct pipeline_stats own;
     pipeline_stats(g->options.pipeline, &own);
     c->busy_us = own.busy_us;
@@ -404,18 +406,37 @@ static bool take_messages(struct engine *g)
 
 /* ---- the thread: steps ---- */
 
+/* The draft model says what it thinks, where that pays; the time that it takes is part of the
+ * question. */
+static enum err guess_ahead(struct engine *g, struct error *e)
+{
+    if (g->options.draft == NULL)
+        return OK;
+    int n_timed;
+    time_us begin = clock_now_us();
+    enum err err = draft_model_serve(g->options.draft, g->schedule, &n_timed, e);
+    time_us now = clock_now_us();
+    schedule_clock(g->schedule, now);
+    if (n_timed > 0)
+        schedule_offer_time(g->schedule, n_timed, now - begin);
+    g->counts.draft_us += now - begin;
+    return err;
+}
+
 static enum err submit_steps(struct engine *g, struct error *e)
 {
     struct step step;
     schedule_clock(g->schedule, clock_now_us());
-    while (schedule_next(g->schedule, &step)) {
-        enum err err = pipeline_submit(g->options.pipeline, &step, e);
+    for (;;) {
+        enum err err = guess_ahead(g, e);
+        if (err != OK || !schedule_next(g->schedule, &step))
+            return err;
+        err = pipeline_submit(g->options.pipeline, &step, e);
         if (err != OK)
             return err;
         g->counts.steps++;
         publish(g);
     }
-    return OK;
 }
 
 static void account_token(struct engine *g, const struct request *r, time_us now)

@@ -13,6 +13,8 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/acceptance.h"
+#include "engine/draft_model.h"
 #include "engine/histogram.h"
 #include "pipeline/pipeline.h"
 #include "sampler/sampler.h"
@@ -27,13 +29,14 @@ struct engine_options {
     struct pipeline *pipeline;         /* borrowed; only the engine uses it from now on */
     const struct tokenizer *tokenizer; /* borrowed; NULL: token ids only (sim), no stop strings */
     int vocab;
-    int max_context;    /* positions of one sequence */
-    int n_blocks;       /* KV blocks of every stage */
-    int n_slots;        /* sequences at once */
-    int max_rows;       /* rows of one step: the token budget */
-    int n_flights;      /* 0: stages + 1; 1 with one stage, which has nothing to overlap */
-    int max_queued;     /* requests beyond n_slots before engine_submit answers ERR_FULL */
-    int max_draft;      /* tokens guessed ahead for a sequence; 0: none */
+    int max_context;           /* positions of one sequence */
+    int n_blocks;              /* KV blocks of every stage */
+    int n_slots;               /* sequences at once */
+    int max_rows;              /* rows of one step: the token budget */
+    int n_flights;             /* 0: stages + 1; 1 with one stage, which has nothing to overlap */
+    int max_queued;            /* requests beyond n_slots before engine_submit answers ERR_FULL */
+    int max_draft;             /* tokens guessed ahead for a sequence in a step; 0: none */
+    struct draft_model *draft; /* borrowed, likewise; NULL: guesses by look-up only */
     time_us max_itl_us; /* between two tokens of a stream while prompts are computed; 0: any */
     float max_stretch;  /* of a step by prompt rows beside running streams; 0: any */
     uint64_t cache_key; /* stands for model and KV type, and is best kept secret */
@@ -53,9 +56,10 @@ struct request_timings {
     time_us decode_us;  /* first to last token */
     time_us stalled_us; /* of the two before: waiting again, having lost its blocks to others */
     int n_prompt, n_output;
-    int n_cached;           /* tokens of the prompt that had been computed before */
-    int n_preempted;        /* how often it lost its blocks */
-    int n_guessed, n_right; /* tokens guessed ahead, and those that were right */
+    int n_cached;                   /* tokens of the prompt that had been computed before */
+    int n_preempted;                /* how often it lost its blocks */
+    int n_guessed[N_GUESS_SOURCES]; /* tokens guessed ahead, by source, … */
+    int n_right[N_GUESS_SOURCES];   /* … and those that were right */
 };
 
 /* What a request's owner hears, from the engine's thread, in order; must not block or call back
@@ -116,9 +120,11 @@ struct engine_stats {
     uint64_t requests, refused, prompt_tokens;  /* taken in; refused because the queue was full */
     uint64_t output_tokens, steps, rows;
     uint64_t preempted, cached_tokens, started_tokens; /* tokens of prompts begun; not computed */
-    uint64_t guessed, right;
+    uint64_t guessed[N_GUESS_SOURCES], right[N_GUESS_SOURCES]; /* ahead, and right, by source */
+    uint64_t shares_ahead; /* of steps: guesses sent while those before them had no answer */
     uint64_t ended[FINISH_ERROR + 1]; /* by finish */
     time_us busy_us;                  /* the lead's own stage computed */
+    time_us draft_us;                 /* the draft model guessed */
     time_us wait_us;                  /* the engine waited for the ring */
     time_us idle_us;                  /* there was nothing to do */
     struct histogram first_token, between_tokens, whole, queue, prefill, decode;

@@ -11,7 +11,9 @@ static void fit(struct pace *p)
     double mean_rows = p->rows / p->weight, mean_us = p->us / p->weight;
     double variance = p->rows_squared / p->weight - mean_rows * mean_rows;
     double spread = MIN_SPREAD * mean_rows;
-    if (variance > spread * spread && variance > 0.25)
+    bool differ = variance > spread * spread && variance > 0.25;
+    p->has_slope |= differ;
+    if (differ)
         p->per_row_us = (p->rows_us / p->weight - mean_rows * mean_us) / variance;
     else if (p->per_row_us <= 0)
         p->per_row_us = mean_us / mean_rows; /* the worst case: all of it is rows */
@@ -64,8 +66,7 @@ bool pace_is_known(const struct pace *p)
 
 double pace_step_us(const struct pace *p, int n_decoding)
 {
-    return p->weight > 0 ? p->base_us + p->per_row_us * n_decoding
-                         : p->per_prompt_us * n_decoding;
+    return p->weight > 0 ? p->base_us + p->per_row_us * n_decoding : p->per_prompt_us * n_decoding;
 }
 
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding)
@@ -84,12 +85,16 @@ int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n
     return rows < PACE_MIN_ROWS ? PACE_MIN_ROWS : rows > INT_MAX / 2 ? INT_MAX / 2 : (int)rows;
 }
 
-float pace_least_rate(const struct pace *p, int n_decoding)
+/* Before steps of different sizes were seen, a row may be thought to cost all of a step, and
+ * nothing would ever be guessed to learn better. */
+float pace_least_rate(const struct pace *p, int n_decoding, double guess_us)
 {
     const float unknown = 0.3f, least = 0.1f;
     if (p->weight <= 0 || p->us <= 0)
         return unknown;
     int n = n_decoding > 1 ? n_decoding : 1;
-    float rate = (float)(p->per_row_us * n / pace_step_us(p, n));
+    double token_us = pace_step_us(p, n) / n;
+    float row = p->has_slope ? (float)(p->per_row_us / token_us) : unknown;
+    float rate = row + (float)(guess_us / token_us);
     return rate > least ? rate : least;
 }

@@ -16,6 +16,7 @@ struct pace {
     /* Of steps without prompt rows: sums of what was seen, the old fading, and the line. */
     double weight, rows, us, rows_squared, rows_us;
     double base_us, per_row_us;
+    bool has_slope; /* steps of different sizes were seen */
     /* Of prompt rows: likewise, and their quotient. */
     double prompt_rows, prompt_us;
     double per_prompt_us; /* 0: unknown */
@@ -40,8 +41,9 @@ struct pace_bound {
 enum { PACE_MIN_ROWS = 4 };
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding);
 
-/* The share of guesses that must be right for guessing to pay, with n_decoding streams in a step:
- * a guess costs a row, and wins its stream a token's share of the step. */
-float pace_least_rate(const struct pace *p, int n_decoding);
+/* What a guess costs, in tokens: as many of these it must win for guessing to pay, with n_decoding
+ * streams in a step. A guess costs a row, and making it guess_us; a token is a stream's share of
+ * the step. */
+float pace_least_rate(const struct pace *p, int n_decoding, double guess_us);
 
 #endif

@@ -18,7 +18,7 @@ static void unknown_is_careful(void **state)
     assert_false(pace_is_known(&p));
     assert_int_equal(pace_prompt_rows(&p, &any, 3), INT_MAX);
     assert_int_equal(pace_prompt_rows(&p, &twice, 3), PACE_MIN_ROWS);
-    assert_true(pace_least_rate(&p, 1) > 0);
+    assert_true(pace_least_rate(&p, 1, 0) > 0);
     pace_note(&p, 0, 0, 100);
     pace_note(&p, 3, 0, -1);
     assert_false(pace_is_known(&p));
@@ -41,8 +41,10 @@ static void a_line_is_found(void **state)
     assert_in_range((int)p.base_us, 19990, 20010); /* untouched by steps with prompts */
     assert_in_range(pace_prompt_rows(&p, &fifty_ms, 4), 27, 29);
     assert_in_range(pace_prompt_rows(&p, &twice, 4), 21, 23);
-    assert_int_equal((int)(100 * pace_least_rate(&p, 1)), 10); /* a row is cheap: its floor */
-    assert_in_range((int)(100 * pace_least_rate(&p, 40)), 49, 51);
+    assert_int_equal((int)(100 * pace_least_rate(&p, 1, 0)), 10); /* a row is cheap: its floor */
+    assert_in_range((int)(100 * pace_least_rate(&p, 40, 0)), 49, 51);
+    assert_in_range((int)(100 * pace_least_rate(&p, 1, 10000)), 50, 52);   /* and half a step */
+    assert_in_range((int)(100 * pace_least_rate(&p, 1, 30000)), 148, 151); /* never pays */
 }
 
 static void prompt_rows_become_dearer_with_their_position(void **state)
@@ -65,7 +67,8 @@ static void equal_steps_say_nothing_of_the_slope(void **state)
     struct pace p = {0};
     for (int i = 0; i < 10; i++)
         pace_note(&p, 16, 0, 32000 + i % 3);
-    assert_int_equal((int)p.base_us, 0); /* as if all of it were rows */
+    assert_int_equal((int)p.base_us, 0);            /* as if all of it were rows */
+    assert_true(pace_least_rate(&p, 16, 0) < 0.5f); /* but a few guesses would teach better */
     pace_note(&p, 116, 0, 42000);
     assert_in_range((int)p.per_row_us, 95, 105);
     for (int i = 0; i < 50; i++)
@@ -97,7 +100,7 @@ static void noise_and_change(void **state)
         assert_true(p.weight <= 0 || p.per_row_us > 0);
         assert_true(p.base_us >= 0 && p.per_prompt_us >= 0);
         assert_true(pace_prompt_rows(&p, &twice, 5) >= PACE_MIN_ROWS);
-        assert_true(pace_least_rate(&p, 5) > 0);
+        assert_true(pace_least_rate(&p, 5, 0) > 0);
     }
     for (int slow = 1; slow <= 4; slow *= 2)
         for (int i = 0; i < 60; i++) {

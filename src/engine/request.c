@@ -212,9 +212,9 @@ void request_timings(const struct request *r, time_us now, struct request_timing
                                     .n_prompt = r->n_prompt,
                                     .n_output = r->n_output,
                                     .n_cached = a->n_cached,
-                                    .n_preempted = a->n_preempted,
-                                    .n_guessed = a->n_guessed,
-                                    .n_right = a->n_right};
+                                    .n_preempted = a->n_preempted};
+    memcpy(out->n_guessed, a->n_guessed, sizeof(out->n_guessed));
+    memcpy(out->n_right, a->n_right, sizeof(out->n_right));
 }
 
 void request_finish(struct request *r, enum finish_reason finish, int32_t token, const char *stop,

@@ -1,5 +1,5 @@
 /* How a step is put together. Who has slots and blocks is decided in admission.c; sequences and
- * their lists are in sequences.c, guesses in draft.c, times in pace.c. Flights are a circle of
+ * their lists are in sequences.c, guesses in guessing.c, times in pace.c. Flights are a circle of
  * records of what each step carried, so that its return can be settled. */
 #include "engine/schedule_impl.h"
 
@@ -9,10 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    DEFAULT_MIN_CHUNK = 32,
-    MAX_STEP_GUESSES = 64, /* of all sequences in a step: bounds the lead's logits */
-};
+enum { DEFAULT_MIN_CHUNK = 32 };
 
 static struct list *list_of(struct schedule *s, enum list_kind kind)
 {
@@ -20,25 +17,6 @@ static struct list *list_of(struct schedule *s, enum list_kind kind)
 }
 
 /* ---- life of the schedule ---- */
-
-/* A change of the book becomes an update of the stages' tables. */
-static void record_update(void *context, const struct slot_change *change)
-{
-    static const uint32_t kinds[] = {[SLOT_OPEN] = UPDATE_OPEN,
-                                     [SLOT_APPEND] = UPDATE_APPEND,
-                                     [SLOT_COPY] = UPDATE_COPY,
-                                     [SLOT_CLOSE] = UPDATE_CLOSE};
-    struct schedule *s = context;
-    if (s->updates_taken) {
-        s->n_updates = 0;
-        s->updates_taken = false;
-    }
-    ASSERT(s->n_updates < STEP_MAX_UPDATES);
-    s->updates[s->n_updates++] = (struct step_update){.kind = kinds[change->kind],
-                                                      .slot = (uint32_t)change->slot,
-                                                      .block = (uint32_t)change->block,
-                                                      .from = (uint32_t)change->from};
-}
 
 struct schedule *schedule_new(const struct schedule_options *o)
 {
@@ -50,19 +28,22 @@ struct schedule *schedule_new(const struct schedule_options *o)
     s->options = *o;
     if (o->min_chunk <= 0)
         s->options.min_chunk = DEFAULT_MIN_CHUNK;
+    if (o->n_stages <= 0)
+        s->options.n_stages = most_of(o->n_flights - 1, 1);
+    s->model_accepted = acceptance_begin(GUESS_MODEL);
+    update_list_init(&s->updates);
     s->book = slot_book_new(&(struct slot_book_options){.n_slots = o->n_slots,
                                                         .n_blocks = o->n_blocks,
                                                         .max_positions = o->max_context,
                                                         .cache_key = o->cache_key,
                                                         .no_reuse = o->no_reuse,
-                                                        .change = record_update,
-                                                        .context = s});
+                                                        .change = update_list_note,
+                                                        .context = &s->updates});
     sequences_init(&s->sequences, o->max_sequences);
     s->flights = xcalloc((size_t)o->n_flights, sizeof(s->flights[0]));
     for (int i = 0; i < o->n_flights; i++)
         s->flights[i].shares = xcalloc((size_t)o->max_rows, sizeof(s->flights[i].shares[0]));
     s->rows = xcalloc((size_t)o->max_rows, sizeof(s->rows[0]));
-    s->updates = xcalloc(STEP_MAX_UPDATES, sizeof(s->updates[0]));
     s->wanted = xcalloc((size_t)o->max_rows, sizeof(s->wanted[0]));
     return s;
 }
@@ -77,7 +58,7 @@ void schedule_free(struct schedule *s)
     slot_book_free(s->book);
     free(s->flights);
     free(s->rows);
-    free(s->updates);
+    update_list_release(&s->updates);
     free(s->wanted);
     free(s);
 }
@@ -123,14 +104,17 @@ enum err schedule_add(struct schedule *s, const struct sequence_options *o, int 
         return error_set(e, ERR_FULL, "there are %d sequences already", s->options.max_sequences);
     struct sequence *q = &s->sequences.all[i];
     q->tokens = malloc((size_t)limit * sizeof(q->tokens[0]));
-    if (s->options.max_draft > 0 && !o->no_draft)
+    q->guesses = s->options.max_draft > 0 && !o->no_draft;
+    if (q->guesses)
         q->draft = draft_new(limit);
+    q->accepted[GUESS_LOOKUP] = acceptance_begin(GUESS_LOOKUP);
+    q->accepted[GUESS_MODEL] = s->model_accepted;
     if (q->tokens == NULL) {
         sequences_give_back(&s->sequences, i);
         return error_set(e, ERR_MEMORY, "no memory for a sequence of %d tokens", limit);
     }
     memcpy(q->tokens, o->prompt, (size_t)o->n_prompt * sizeof(q->tokens[0]));
-    q->n_tokens = q->n_prompt = o->n_prompt;
+    q->n_tokens = q->n_assumed = q->n_prompt = o->n_prompt;
     q->limit = limit;
     q->priority = o->priority;
     q->waiting_since = s->now_us;
@@ -158,73 +142,34 @@ void schedule_end(struct schedule *s, int sequence)
 
 /* ---- rows ---- */
 
-static void put_row(struct schedule *s, const struct sequence *q, int32_t token, int position,
-                    bool wants)
-{
-    ASSERT(s->n_rows < s->options.max_rows);
-    s->rows[s->n_rows++] = (struct step_row){.token = (uint32_t)token,
-                                             .position = (uint32_t)position,
-                                             .slot = (uint32_t)q->slot,
-                                             .want = wants ? WANT_LOGITS : WANT_NONE};
-}
-
-/* Put the next n tokens of a sequence into the step, and its guesses behind the last. Its table
- * covers them. */
+/* Put the next n tokens of a sequence into the step, guesses that follow them included. Its table
+ * covers them. The row of its last token wants logits, and that of each guess. */
 static void put_rows(struct schedule *s, struct flight *flight, int i, int n)
 {
     struct sequence *q = &s->sequences.all[i];
-    ASSERT(n >= 1 && q->n_sent + n <= q->n_tokens);
-    for (int j = 0; j < n; j++, q->n_sent++)
-        put_row(s, q, q->tokens[q->n_sent], q->n_sent, q->n_sent == q->n_tokens - 1);
-    bool wants = q->n_sent == q->n_tokens;
-    ASSERT(wants || q->n_guesses == 0);
-    for (int j = 0; j < q->n_guesses; j++)
-        put_row(s, q, q->guesses[j], q->n_sent + j, true);
-    slot_book_fill(s->book, q->slot, q->tokens, q->n_sent, s->n_steps);
-    flight->shares[flight->n_shares++] = (struct share){.sequence = i,
-                                                        .life = q->life,
-                                                        .n_rows = n + q->n_guesses,
-                                                        .n_wanted = wants ? 1 + q->n_guesses : 0};
+    struct share share = {.sequence = i, .life = q->life, .n_rows = n};
+    ASSERT(n >= 1 && q->n_sent + n <= q->n_assumed);
+    ASSERT(s->n_rows + n <= s->options.max_rows);
+    for (int j = 0; j < n; j++, q->n_sent++) {
+        bool wants = q->n_sent >= q->n_tokens - 1;
+        s->rows[s->n_rows++] = (struct step_row){.token = (uint32_t)q->tokens[q->n_sent],
+                                                 .position = (uint32_t)q->n_sent,
+                                                 .slot = (uint32_t)q->slot,
+                                                 .want = wants ? WANT_LOGITS : WANT_NONE};
+        share.n_wanted += wants;
+    }
+    slot_book_fill(s->book, q->slot, q->tokens, least_of(q->n_sent, q->n_tokens), s->n_steps);
+    flight->shares[flight->n_shares++] = share;
     q->in_step = s->n_steps + 1;
+    q->n_flying++;
 }
 
-static int per_flight(const struct schedule *s, int64_t n)
-{
-    return (int)((n + s->options.n_flights - 1) / s->options.n_flights);
-}
-
-static int least_of(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-/* Guess what follows the last token of a decoding sequence: at most `most` rows, in blocks that are
- * there for the taking. */
-static void guess(struct schedule *s, struct sequence *q, int most, int n_decoding)
-{
-    q->n_guesses = q->n_right = 0;
-    if (q->draft == NULL)
-        return;
-    most = least_of(most, s->options.max_draft);
-    most = least_of(most, MAX_STEP_GUESSES - s->n_step_guesses);
-    most = least_of(most, q->limit - q->n_tokens - 1);
-    int n =
-        draft_guess(q->draft, q->tokens, most, pace_least_rate(&s->pace, n_decoding), q->guesses);
-    if (n < 1)
-        return;
-    int covered = slot_book_extend(s->book, q->slot, q->n_tokens + n);
-    q->n_guesses = least_of(covered, q->n_tokens + n) - q->n_tokens;
-    s->n_step_guesses += q->n_guesses;
-    q->account.n_guessed += q->n_guesses;
-    s->totals.guessed += (uint64_t)q->n_guesses;
-}
-
-/* One row of each decoding sequence that is not in flight, as many as are this flight's share.
- * The scheduled ones go to the end of the list, which is how the others come next. */
-static void schedule_decoding(struct schedule *s, struct flight *flight)
+/* The last token of each decoding sequence that is not in flight, with guesses at what follows, for
+ * as many as are this flight's share. The scheduled ones go to the end of the list, which is how
+ * the others come next. */
+static void schedule_known(struct schedule *s, struct flight *flight, int most)
 {
     int left = list_of(s, LIST_DECODING)->length;
-    int most = per_flight(s, left);
     for (int i = list_of(s, LIST_DECODING)->first; left > 0 && i >= 0; left--) {
         struct sequence *q = &s->sequences.all[i];
         if (flight->n_shares == most || s->n_rows == s->options.max_rows)
@@ -233,12 +178,40 @@ static void schedule_decoding(struct schedule *s, struct flight *flight)
         int next = q->after; /* who it was before may have been preempted */
         if (ready) {
             int others = least_of(left, most - flight->n_shares) - 1;
-            guess(s, q, s->options.max_rows - s->n_rows - 1 - others, most);
-            put_rows(s, flight, i, 1);
+            guess_look_up(s, q);
+            int n = guess_rows(s, q, s->options.max_rows - s->n_rows - 1 - others);
+            if (n == 0)
+                guess_none(s, q);
+            put_rows(s, flight, i, 1 + n);
             list_append(&s->sequences, i, LIST_DECODING);
         }
         i = next;
     }
+}
+
+/* Guesses that follow guesses on their way. Their sequences keep their places in the list: what is
+ * known goes first, now and later. */
+static void schedule_ahead(struct schedule *s, struct flight *flight, int most)
+{
+    int i = list_of(s, LIST_DECODING)->first;
+    for (; i >= 0 && flight->n_shares < most; i = s->sequences.all[i].after) {
+        struct sequence *q = &s->sequences.all[i];
+        if (!guess_may_go_ahead(s, q))
+            continue;
+        guess_look_up(s, q);
+        int n = guess_rows(s, q, s->options.max_rows - s->n_rows);
+        if (n == 0)
+            continue;
+        put_rows(s, flight, i, n);
+        s->totals.shares_ahead++;
+    }
+}
+
+static void schedule_decoding(struct schedule *s, struct flight *flight)
+{
+    int most = schedule_per_flight(s, list_of(s, LIST_DECODING)->length);
+    schedule_known(s, flight, most);
+    schedule_ahead(s, flight, most);
 }
 
 /* How many prompt rows this step should take: what is left of the budget and of the time that
@@ -249,7 +222,7 @@ static int prompt_rows(struct schedule *s)
     int64_t total = 0;
     for (int i = list_of(s, LIST_PROMPT)->first; i >= 0; i = s->sequences.all[i].after)
         total += s->sequences.all[i].n_tokens;
-    int rows = per_flight(s, total);
+    int rows = schedule_per_flight(s, total);
     if (rows < s->options.min_chunk)
         rows = s->options.min_chunk;
     rows = least_of(rows, s->options.max_rows - s->n_rows);
@@ -257,14 +230,14 @@ static int prompt_rows(struct schedule *s)
         return rows;
     struct pace_bound bound = {.max_step_us = s->options.max_itl_us / s->options.n_flights,
                                .max_stretch = s->options.max_stretch};
-    int n_decoding = per_flight(s, list_of(s, LIST_DECODING)->length);
+    int n_decoding = schedule_per_flight(s, list_of(s, LIST_DECODING)->length);
     return least_of(rows, pace_prompt_rows(&s->pace, &bound, n_decoding));
 }
 
 /* Take over what was computed before. False: more of it can be had in the next step. */
 static bool reuse(struct schedule *s, struct sequence *q)
 {
-    if (s->n_updates >= MANY_UPDATES)
+    if (s->updates.n >= MANY_UPDATES)
         return true;
     struct slot_reuse r =
         slot_book_reuse(s->book, q->slot, q->tokens, q->n_sent, q->n_tokens - 1, s->n_steps);
@@ -289,10 +262,15 @@ static void schedule_prompts(struct schedule *s, struct flight *flight)
         if (now && n <= 0)
             return; /* no blocks: and nobody overtakes */
         int next = q->after;
+        bool last = n > 0 && q->n_sent + n == q->n_tokens;
+        if (last) {
+            guess_look_up(s, q);
+            n += guess_rows(s, q, left - n);
+        }
         if (n > 0)
             put_rows(s, flight, i, n);
         left -= n;
-        if (q->n_sent == q->n_tokens)
+        if (last)
             list_append(&s->sequences, i, LIST_DECODING);
         i = next;
     }
@@ -320,10 +298,7 @@ bool schedule_next(struct schedule *s, struct step *step)
 {
     if (s->n_in_flight == s->options.n_flights)
         return false;
-    if (s->updates_taken) {
-        s->n_updates = 0;
-        s->updates_taken = false;
-    }
+    update_list_begin(&s->updates);
     int flight_i = (s->oldest_flight + s->n_in_flight) % s->options.n_flights;
     struct flight *flight = &s->flights[flight_i];
     s->n_rows = s->n_step_guesses = flight->n_shares = 0;
@@ -340,12 +315,9 @@ bool schedule_next(struct schedule *s, struct step *step)
     s->n_in_flight++;
     s->n_steps++;
     s->totals.rows += (uint64_t)s->n_rows;
-    s->updates_taken = true;
-    *step = (struct step){.flight = (uint32_t)flight_i,
-                          .n_updates = (uint32_t)s->n_updates,
-                          .n_rows = (uint32_t)s->n_rows,
-                          .updates = s->updates,
-                          .rows = s->rows};
+    *step =
+        (struct step){.flight = (uint32_t)flight_i, .n_rows = (uint32_t)s->n_rows, .rows = s->rows};
+    update_list_take(&s->updates, step);
     return true;
 }
 
@@ -356,8 +328,8 @@ bool schedule_next(struct schedule *s, struct step *step)
 static void note_time(struct schedule *s, const struct flight *flight)
 {
     bool was_behind = flight->sent_us < s->returned_us;
-    int n_stages = s->options.n_flights > 1 ? s->options.n_flights - 1 : 1;
-    int64_t us = was_behind ? s->now_us - s->returned_us : (s->now_us - flight->sent_us) / n_stages;
+    int64_t us = was_behind ? s->now_us - s->returned_us
+                            : (s->now_us - flight->sent_us) / s->options.n_stages;
     if (s->now_us > 0)
         pace_note(&s->pace, flight->n_rows - flight->n_prompt, flight->n_prompt, us);
     s->returned_us = s->now_us;
@@ -370,9 +342,12 @@ int schedule_returned(struct schedule *s)
     s->n_wanted = 0;
     for (int i = 0; i < flight->n_shares; i++) {
         const struct share *share = &flight->shares[i];
+        struct sequence *q = &s->sequences.all[share->sequence];
+        if (q->life == share->life)
+            q->n_flying--;
         for (int j = 0; j < share->n_wanted; j++)
-            s->wanted[s->n_wanted++] = (struct wanted){
-                .sequence = share->sequence, .life = share->life, .n_right_before = j};
+            s->wanted[s->n_wanted++] =
+                (struct wanted){.sequence = share->sequence, .life = share->life};
     }
     note_time(s, flight);
     flight->n_shares = 0;
@@ -381,41 +356,23 @@ int schedule_returned(struct schedule *s)
     return s->n_wanted;
 }
 
+/* Of the rows of one life, each wants the token behind the one that the row before it asked for:
+ * with a guess that was wrong the life ends (guess_check). */
 int schedule_owner(const struct schedule *s, int i)
 {
     ASSERT(i >= 0 && i < s->n_wanted);
     const struct wanted *w = &s->wanted[i];
-    const struct sequence *q = &s->sequences.all[w->sequence];
-    return q->life == w->life && q->n_right == w->n_right_before ? w->sequence : -1;
-}
-
-/* Was the token guessed? Then its row is computed already, and the one behind it counts. */
-static void compare_guess(struct schedule *s, struct sequence *q, int32_t token)
-{
-    if (q->n_guesses == 0)
-        return;
-    bool right = q->n_right < q->n_guesses && q->guesses[q->n_right] == token;
-    bool last = q->n_right == q->n_guesses;
-    if (right) {
-        q->n_right++;
-        q->n_sent++;
-        q->account.n_right++;
-        s->totals.right++;
-        slot_book_fill(s->book, q->slot, q->tokens, q->n_sent, s->n_steps - 1);
-    }
-    if (!right) {
-        draft_answer(q->draft, q->n_guesses, q->n_right);
-        q->n_guesses = 0;
-        q->n_right = last ? q->n_right : INT_MAX; /* no row behind it counts */
-    }
+    return s->sequences.all[w->sequence].life == w->life ? w->sequence : -1;
 }
 
 bool schedule_push(struct schedule *s, int sequence, int32_t token)
 {
     struct sequence *q = sequences_live(&s->sequences, sequence);
-    ASSERT(q->list == LIST_DECODING && q->n_sent == q->n_tokens && q->n_tokens < q->limit);
+    ASSERT(q->list == LIST_DECODING && q->n_sent >= q->n_tokens && q->n_tokens < q->limit);
+    guess_check(s, q, token);
     q->tokens[q->n_tokens++] = token;
-    compare_guess(s, q, token);
+    if (q->n_sent >= q->n_tokens) /* it was guessed: its row is in a step already */
+        slot_book_fill(s->book, q->slot, q->tokens, q->n_tokens, s->n_steps - 1);
     if (q->draft != NULL)
         draft_note(q->draft, q->tokens, q->n_tokens);
     return q->n_tokens < q->limit;

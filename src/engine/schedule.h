@@ -19,9 +19,13 @@
  *    the same tokens from the beginning are shared, the beginning of one is copied
  *    (kv/slot_book.h). The last token of a prompt is always computed: its logits are wanted.
  *  - A step takes decode rows first, then chunks of prompts in rank, up to max_rows. Chunks
- *    of one prompt may follow each other in several flights; only its last row wants logits. A
- *    decoding sequence is in one flight at a time: the row of its last token, and rows of guesses
- *    at what follows (engine/draft.h), which count as far as they turn out right.
+ *    of one prompt may follow each other in several flights; only its last row wants logits.
+ *  - Behind the last token of a sequence go rows of guesses at what follows, by look-up
+ *    (engine/draft.h) or from a draft model (schedule_wishes), which count as far as they turn out
+ *    right. While stages would have nothing to do, further guesses go out before the first are
+ *    answered, so that one stream too fills the ring; at the first wrong one, all rows behind it
+ *    count for nothing. How many follows from how many were right and what a row costs: none where
+ *    it does not pay. docs/speculation.md.
  *  - With several flights, decoding sequences and prompt rows are spread over them, least recently
  *    scheduled first, so that all stages have work.
  *  - Beside running streams, prompt chunks are as large as the bounds on a step's time allow,
@@ -35,6 +39,7 @@
 #define SHOAL_ENGINE_SCHEDULE_H
 
 #include "base/error.h"
+#include "engine/acceptance.h"
 #include "stage/step.h"
 
 #include <stdbool.h>
@@ -48,9 +53,10 @@ struct schedule_options {
     int n_slots;
     int max_rows;
     int n_flights;      /* steps on their way at once, >= 1 */
+    int n_stages;       /* of the ring; 0: flights - 1 */
     int max_sequences;  /* waiting and running together, >= 1 */
     int min_chunk;      /* fewer prompt rows than this are not cut to fill flights; 0: 32 */
-    int max_draft;      /* guesses of one sequence in a step; 0: no guessing */
+    int max_draft;      /* guesses of one sequence in a step, <= DRAFT_MAX; 0: no guessing */
     int64_t max_itl_us; /* between two tokens of a stream while prompts are computed; 0: any */
     float max_stretch;  /* times the step without prompt rows; 0: any */
     uint64_t cache_key; /* stands for all but tokens that keys and values depend on */
@@ -85,6 +91,25 @@ enum err schedule_add(struct schedule *s, const struct sequence_options *o, int 
 /* The tokens so far, valid until the next schedule_push or schedule_end of this sequence. */
 const int32_t *schedule_tokens(const struct schedule *s, int sequence, int *n_tokens);
 
+/* Guesses of a draft model, made by the caller between two steps (engine/draft_model.h). */
+struct guess_wish {
+    int sequence;
+    uint64_t arrival;      /* no other sequence has it, names are used again */
+    const int32_t *tokens; /* n_tokens chosen ones, behind them guesses up to n_assumed */
+    int n_tokens, n_assumed;
+    int n_wanted; /* guesses that the next step has use for, 1 … DRAFT_MAX */
+};
+
+/* Which sequences of the next step have use for guesses that look-up does not give; at most `most`.
+ * None where guesses of a draft model do not pay. Valid until the next call of anything else. */
+int schedule_wishes(struct schedule *s, struct guess_wish *wishes, int most);
+
+/* They are fulfilled: n <= n_wanted guesses at what follows tokens[0 … n_assumed). */
+void schedule_offer(struct schedule *s, int sequence, const int32_t *guesses, int n);
+
+/* Making n guesses (>= 1) took so long. */
+void schedule_offer_time(struct schedule *s, int n, int64_t us);
+
 /* The next step (rows, updates, flight; the pipeline fills in the rest), counted as on its way from
  * now on; its arrays live until the next call. False: all flights are out, or nothing to do. */
 bool schedule_next(struct schedule *s, struct step *step);
@@ -109,9 +134,9 @@ struct sequence_account {
     int64_t queued_us;  /* before it was first scheduled */
     int64_t stalled_us; /* waiting again, after it was preempted */
     int n_preempted;
-    int n_cached;           /* prompt tokens that had been computed before it came */
-    int n_guessed, n_right; /* by guessing ahead */
-    int n_blocks;           /* in its table now */
+    int n_cached; /* prompt tokens that had been computed before it came */
+    int n_guessed[N_GUESS_SOURCES], n_right[N_GUESS_SOURCES]; /* guesses sent; of these, right */
+    int n_blocks;                                             /* in its table now */
 };
 void schedule_account(const struct schedule *s, int sequence, struct sequence_account *out);
 
@@ -123,7 +148,8 @@ struct schedule_counts {
     /* Since the start. */
     uint64_t rows, preempted;
     uint64_t prompt_tokens, cached_tokens; /* of prompts first scheduled; of these, not computed */
-    uint64_t guessed, right;
+    uint64_t guessed[N_GUESS_SOURCES], right[N_GUESS_SOURCES]; /* rows of guesses; right ones */
+    uint64_t shares_ahead; /* of steps: guesses sent before those in front of them were answered */
 };
 void schedule_count(const struct schedule *s, struct schedule_counts *out);
 

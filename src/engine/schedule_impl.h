@@ -1,5 +1,5 @@
-/* The state of a schedule, and what its two files need of each other: schedule.c puts steps
- * together, admission.c decides who has slots and blocks. */
+/* The state of a schedule, and what its files need of each other: schedule.c puts steps together,
+ * admission.c decides who has slots and blocks, guessing.c what is guessed. */
 #ifndef SHOAL_ENGINE_SCHEDULE_IMPL_H
 #define SHOAL_ENGINE_SCHEDULE_IMPL_H
 
@@ -7,6 +7,7 @@
 #include "engine/pace.h"
 #include "engine/schedule.h"
 #include "engine/sequence_impl.h"
+#include "engine/update_list.h"
 #include "kv/slot_book.h"
 
 enum {
@@ -32,7 +33,6 @@ struct flight {
 struct wanted {
     int sequence;
     uint64_t life;
-    int n_right_before; /* it counts when so many guesses in front of it were right */
 };
 
 struct schedule {
@@ -44,12 +44,12 @@ struct schedule {
     uint64_t n_steps;      /* made so far: the number of the one at hand */
     struct step_row *rows; /* of the step at hand */
     int n_rows, n_step_guesses;
-    struct step_update *updates; /* what the next step must tell the stages */
-    int n_updates;
-    bool updates_taken; /* they went out with the last step */
+    struct update_list updates;
     struct wanted *wanted;
     int n_wanted;
     struct pace pace;
+    struct acceptance model_accepted; /* of all sequences: what a new one begins with */
+    double model_guess_us;            /* what a draft model takes for a guess, lately */
     int64_t now_us, returned_us;
     struct schedule_counts totals;
 };
@@ -62,5 +62,39 @@ void schedule_admit(struct schedule *s);
 int schedule_cover(struct schedule *s, int i, int n);
 
 int schedule_n_running(const struct schedule *s);
+
+/* Blocks that neither running sequences nor the first in line will ask for soon. */
+int schedule_spare_blocks(const struct schedule *s);
+
+/* ---- guessing.c ---- */
+
+/* This flight's share of n. */
+int schedule_per_flight(const struct schedule *s, int64_t n);
+
+/* May rows of guesses alone go out, while those in front of them are on their way? */
+bool guess_may_go_ahead(const struct schedule *s, const struct sequence *q);
+
+/* Guess by look-up what is still missing for the next step. */
+int guess_look_up(struct schedule *s, struct sequence *q);
+
+/* How many guesses go into the step at hand, at most `most`, all known tokens being in it or on
+ * their way: its table covers them then. */
+int guess_rows(struct schedule *s, struct sequence *q, int most);
+
+/* A step went out without a guess behind its token. */
+void guess_none(struct schedule *s, struct sequence *q);
+
+/* `token` is what follows the tokens, and about to become one of them. */
+void guess_check(struct schedule *s, struct sequence *q, int32_t token);
+
+static inline int least_of(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static inline int most_of(int a, int b)
+{
+    return a > b ? a : b;
+}
 
 #endif

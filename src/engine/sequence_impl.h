@@ -6,28 +6,36 @@
 #ifndef SHOAL_ENGINE_SEQUENCE_IMPL_H
 #define SHOAL_ENGINE_SEQUENCE_IMPL_H
 
+#include "engine/acceptance.h"
 #include "engine/draft.h"
 #include "engine/schedule.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { MOST_ASSUMED = 128 /* guesses of one sequence that wait for their answer */ };
+
 enum list_kind { LIST_NONE, LIST_WAITING, LIST_PROMPT, LIST_DECODING, N_LISTS };
 
+/* tokens[0 … n_tokens) are those of the sequence. Behind them, up to n_assumed, stand guesses: what
+ * is thought to follow. Tokens up to n_sent are in steps, and guesses may be among these; so what
+ * is known to be computed ends at the smaller of n_sent and n_tokens. */
 struct sequence {
     int32_t *tokens; /* [limit] */
-    int n_tokens, n_prompt;
+    int n_tokens, n_prompt, n_assumed;
     int limit;     /* most tokens, prompt included */
     int n_sent;    /* tokens whose keys and values are in the steps made so far */
     int slot;      /* -1 while waiting */
-    uint64_t life; /* rows of another life count for nothing */
+    uint64_t life; /* rows of another life count for nothing: preempted, or behind a wrong guess */
     int priority;  /* higher is served first */
     uint64_t arrival;
     uint64_t in_step; /* the last step with rows of it, + 1 */
+    int n_flying;     /* steps on their way with rows of this life */
 
-    struct draft *draft;        /* NULL: no guessing */
-    int32_t guesses[DRAFT_MAX]; /* behind the last token, on their way with it */
-    int n_guesses, n_right;     /* of which so many were found right */
+    bool guesses;        /* are welcome */
+    struct draft *draft; /* NULL: no look-up */
+    struct acceptance accepted[N_GUESS_SOURCES];
+    uint8_t source[MOST_ASSUMED]; /* of the guess at position i % MOST_ASSUMED */
 
     int64_t waiting_since;
     struct sequence_account account;

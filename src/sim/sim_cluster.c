@@ -29,6 +29,8 @@ struct cluster {
     struct inbox *lead_inbox;
     struct pipeline *pipeline;
     struct schedule *schedule;
+    struct sim_stage draft_stage;
+    struct draft_model *draft; /* NULL: none */
     struct sampler_scratch *scratch;
     struct sim_saboteur *saboteur;
     int *request_of;      /* per sequence name */
@@ -223,17 +225,41 @@ static enum err submit_steps(struct cluster *c, struct error *e)
 {
     struct step step;
     enum err err = OK;
-    while (err == OK && schedule_next(c->schedule, &step)) {
+    for (;;) {
+        int n_timed; /* it takes no time here */
+        if (c->draft != NULL)
+            err = draft_model_serve(c->draft, c->schedule, &n_timed, e);
+        if (err != OK || !schedule_next(c->schedule, &step))
+            return err;
         c->outcome->n_steps++;
         c->outcome->n_rows += step.n_rows;
         err = pipeline_submit(c->pipeline, &step, e);
+        if (err != OK)
+            return err;
         if (c->options.shape.n_stages == 1)
             plan(c, (struct event){.at = c->now + delay(c), .kind = EVENT_COMPUTE});
     }
-    return err;
 }
 
 /* ---- the whole ---- */
+
+static enum err build_draft(struct cluster *c, struct error *e)
+{
+    struct sim_shape shape = c->options.shape;
+    shape.model_seed = c->options.draft_seed;
+    shape.n_stages = 1;
+    shape.n_blocks = c->options.draft_blocks;
+    enum err err = sim_stage_open(&shape, 0, &c->draft_stage, e);
+    if (err == OK)
+        c->draft = draft_model_new(&(struct draft_model_options){.stage = c->draft_stage.stage,
+                                                                 .vocab = SIM_VOCAB,
+                                                                 .epoch = SIM_EPOCH,
+                                                                 .n_slots = shape.n_slots,
+                                                                 .n_blocks = shape.n_blocks,
+                                                                 .max_context = shape.max_context,
+                                                                 .max_rows = shape.max_rows});
+    return err;
+}
 
 static enum err build(struct cluster *c, struct error *e)
 {
@@ -257,12 +283,17 @@ static enum err build(struct cluster *c, struct error *e)
                                                           .n_slots = shape->n_slots,
                                                           .max_rows = shape->max_rows,
                                                           .n_flights = o->n_flights,
+                                                          .n_stages = n_stages,
                                                           .max_sequences = c->n_requests,
                                                           .min_chunk = o->min_chunk,
                                                           .max_draft = o->max_draft,
                                                           .max_itl_us = o->max_itl,
                                                           .max_stretch = o->max_stretch,
                                                           .no_reuse = o->no_reuse});
+    if (o->draft_blocks > 0)
+        err = build_draft(c, e);
+    if (err != OK)
+        return err;
     return pipeline_new(
         &(struct pipeline_options){.stage = c->stages[n_stages - 1].stage,
                                    .vocab = SIM_VOCAB,
@@ -285,6 +316,8 @@ static void release(struct cluster *c)
     link_close(c->first);
     inbox_free(c->lead_inbox);
     schedule_free(c->schedule);
+    draft_model_free(c->draft);
+    sim_stage_close(&c->draft_stage);
     sampler_scratch_free(c->scratch);
     sim_saboteur_free(c->saboteur);
     for (int i = 0; i < MAX_STAGES; i++)

@@ -5,7 +5,7 @@
 #ifndef SHOAL_SIM_SIM_CLUSTER_H
 #define SHOAL_SIM_SIM_CLUSTER_H
 
-#include "engine/schedule.h"
+#include "engine/draft_model.h"
 #include "sampler/sampler.h"
 #include "sim/sim_fault.h"
 #include "sim/sim_stage.h"
@@ -34,7 +34,9 @@ struct sim_cluster_options {
     int n_flights;
     int min_chunk;
     int max_draft;
-    int64_t max_itl; /* fake time; 0: any. The next one likewise */
+    int draft_blocks;    /* > 0: a draft model guesses, with so many key-value blocks, … */
+    uint64_t draft_seed; /* … and these weights: those of the model are always right */
+    int64_t max_itl;     /* fake time; 0: any. The next one likewise */
     float max_stretch;
     bool no_reuse;
     uint64_t seed;          /* of the delays */

@@ -355,8 +355,8 @@ static void guessing_ahead_saves_steps(void **state)
         struct engine_stats stats;
         engine_stats(rig.engine, &stats);
         steps[draft] = stats.steps;
-        assert_int_equal(heard[draft].timings.n_guessed > 0, draft);
-        assert_int_equal(stats.right, heard[draft].timings.n_right);
+        assert_int_equal(heard[draft].timings.n_guessed[GUESS_LOOKUP] > 0, draft);
+        assert_int_equal(stats.right[GUESS_LOOKUP], heard[draft].timings.n_right[GUESS_LOOKUP]);
         rig_stop(&rig);
     }
     assert_memory_equal(heard[0].tokens, heard[1].tokens, 100 * sizeof(heard[0].tokens[0]));

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { CONTEXT = 96, CONTEXT_BLOCKS = 6, N_LAYERS = 4, MAX_PROMPT = 70 };
+enum { CONTEXT = 96, CONTEXT_BLOCKS = 6, N_LAYERS = 4, MAX_PROMPT = 70, MODEL_SEED = 5 };
 
 /* ---- seeds ---- */
 
@@ -127,7 +127,7 @@ static void release_requests(struct batch_of_requests *b)
 /* A cluster of so many stages, all else at random. */
 static struct sim_cluster_options random_cluster(uint64_t *random, int n_stages)
 {
-    struct sim_cluster_options o = {.shape = {.model_seed = 5,
+    struct sim_cluster_options o = {.shape = {.model_seed = MODEL_SEED,
                                               .n_layers = N_LAYERS,
                                               .n_stages = n_stages,
                                               .n_blocks = between(random, CONTEXT_BLOCKS, 30),
@@ -137,6 +137,9 @@ static struct sim_cluster_options random_cluster(uint64_t *random, int n_stages)
                                     .n_flights = between(random, 1, 6),
                                     .min_chunk = between(random, 1, 30),
                                     .max_draft = roll(random, 3) == 0 ? 0 : between(random, 1, 16),
+                                    .draft_blocks =
+                                        roll(random, 2) == 0 ? 0 : between(random, 1, 30),
+                                    .draft_seed = roll(random, 4) == 0 ? 6 : MODEL_SEED,
                                     .max_itl = roll(random, 3) == 0 ? between(random, 10, 400) : 0,
                                     .max_stretch = roll(random, 3) == 0 ? 1.5f : 0,
                                     .no_reuse = roll(random, 5) == 0,
@@ -161,7 +164,7 @@ static void run(const struct sim_cluster_options *o, struct sim_request *request
 static void run_alone(struct batch_of_requests *b, uint64_t seed)
 {
     for (int i = 0; i < b->n; i++) {
-        struct sim_cluster_options o = {.shape = {.model_seed = 5,
+        struct sim_cluster_options o = {.shape = {.model_seed = MODEL_SEED,
                                                   .n_layers = N_LAYERS,
                                                   .n_stages = 1,
                                                   .n_blocks = CONTEXT_BLOCKS,
@@ -194,7 +197,7 @@ static struct sim_request *copy_of(const struct batch_of_requests *b)
 
 /* What happened in the runs of a test, so that it can be seen to have tried something. */
 struct happened {
-    uint64_t preempted, cached, guessed, right;
+    uint64_t preempted, cached, guessed[N_GUESS_SOURCES], right[N_GUESS_SOURCES], ahead;
     int n_cancelled;
 };
 
@@ -202,8 +205,22 @@ static void note(struct happened *h, const struct schedule_counts *c)
 {
     h->preempted += c->preempted;
     h->cached += c->cached_tokens;
-    h->guessed += c->guessed;
-    h->right += c->right;
+    for (int i = 0; i < N_GUESS_SOURCES; i++) {
+        h->guessed[i] += c->guessed[i];
+        h->right[i] += c->right[i];
+    }
+    h->ahead += c->shares_ahead;
+}
+
+static void print_happened(const struct happened *h)
+{
+    static const char *const sources[] = {[GUESS_LOOKUP] = "look-up", [GUESS_MODEL] = "a model"};
+    print_message("%llu preempted, %d cancelled, %llu tokens cached\n",
+                  (unsigned long long)h->preempted, h->n_cancelled, (unsigned long long)h->cached);
+    for (int i = 0; i < N_GUESS_SOURCES; i++)
+        print_message("%llu guessed by %s, %llu right\n", (unsigned long long)h->guessed[i],
+                      sources[i], (unsigned long long)h->right[i]);
+    print_message("%llu times ahead of answers\n", (unsigned long long)h->ahead);
 }
 
 static void compare(const struct batch_of_requests *b, const struct sim_request *got, uint64_t seed,
@@ -241,14 +258,12 @@ static void tokens_do_not_depend_on_the_cluster(void **state)
         }
         release_requests(&b);
     }
-    print_message("%llu preempted, %d cancelled, %llu tokens cached, %llu guessed, %llu right\n",
-                  (unsigned long long)happened.preempted, happened.n_cancelled,
-                  (unsigned long long)happened.cached, (unsigned long long)happened.guessed,
-                  (unsigned long long)happened.right);
+    print_happened(&happened);
     if (n_seeds > 1) {
         assert_true(happened.preempted > 50 && happened.n_cancelled > 50);
         assert_true(happened.cached > 500);
-        assert_true(happened.guessed > 200 && happened.right > 50);
+        for (int i = 0; i < N_GUESS_SOURCES; i++)
+            assert_true(happened.guessed[i] > 200 && happened.right[i] > 50);
     }
 }
 
@@ -280,6 +295,102 @@ static void nothing_is_computed_twice(void **state)
         }
         release_requests(&b);
     }
+}
+
+/* Every kind of guessing on every ring of up to 4 stages with up to 5 flights, few streams at a
+ * time in half of them, so that guesses go ahead of answers. */
+static void guessing_changes_no_token(void **state)
+{
+    (void)state;
+    enum { OFF, LOOK_UP, MODEL, N_MODES };
+    struct happened happened[N_MODES] = {0};
+    uint64_t random = seeds[0] + 7;
+    struct batch_of_requests b = make_requests(&random, 24, 4000);
+    run_alone(&b, seeds[0]);
+    for (int i = 0; i < N_MODES * 4 * 5; i++) {
+        int mode = i % N_MODES, n_stages = 1 + i / N_MODES % 4;
+        struct sim_cluster_options o = random_cluster(&random, n_stages);
+        o.n_flights = 1 + i / (N_MODES * 4);
+        o.shape.n_slots = between(&random, 1, roll(&random, 2) == 0 ? 2 : 6);
+        o.shape.n_blocks = between(&random, CONTEXT_BLOCKS, CONTEXT_BLOCKS + 6);
+        o.max_draft = mode == OFF ? 0 : between(&random, 1, 8);
+        o.draft_blocks = mode == MODEL ? between(&random, 3, 20) : 0;
+        struct sim_request *got = copy_of(&b);
+        for (int j = 0; j < b.n; j++)
+            if (roll(&random, 6) == 0)
+                got[j].cancelled_at = got[j].arrives_at + roll(&random, 800);
+        struct sim_outcome outcome;
+        run(&o, got, b.n, seeds[0], &outcome);
+        compare(&b, got, seeds[0], n_stages);
+        note(&happened[mode], &outcome.left);
+        for (int j = 0; j < b.n; j++)
+            happened[mode].n_cancelled += got[j].cancelled;
+        free(got);
+    }
+    release_requests(&b);
+    assert_int_equal(happened[OFF].guessed[GUESS_LOOKUP] + happened[OFF].guessed[GUESS_MODEL], 0);
+    assert_int_equal(happened[LOOK_UP].guessed[GUESS_MODEL], 0);
+    print_happened(&happened[MODEL]);
+    if (n_seeds > 1) {
+        assert_true(happened[LOOK_UP].right[GUESS_LOOKUP] > 50);
+        assert_true(happened[MODEL].right[GUESS_MODEL] > 200 && happened[MODEL].preempted > 20);
+        assert_true(happened[MODEL].ahead > 100);
+    }
+}
+
+/* ---- what guessing is for ---- */
+
+/* The fake time that one stream of 60 tokens takes on a ring of 4 stages. */
+static int64_t time_of_one_stream(int n_flights, int max_draft, struct schedule_counts *counts)
+{
+    static const struct logit_bias no_end = {.token = SIM_END_TOKEN, .bias = -INFINITY};
+    static const int32_t prompt[] = {11, 5, 40, 17, 9, 33, 2};
+    struct sim_request request = {.prompt = prompt,
+                                  .n_prompt = 7,
+                                  .max_tokens = 60,
+                                  .sampling = SAMPLING_GREEDY,
+                                  .cancelled_at = -1};
+    request.sampling.logit_bias = &no_end;
+    request.sampling.n_logit_bias = 1;
+    struct sim_cluster_options o = {.shape = {.model_seed = MODEL_SEED,
+                                              .n_layers = N_LAYERS,
+                                              .n_stages = 4,
+                                              .n_blocks = 20,
+                                              .n_slots = 2,
+                                              .max_rows = 32,
+                                              .max_context = CONTEXT},
+                                    .n_flights = n_flights,
+                                    .max_draft = max_draft,
+                                    .draft_blocks = max_draft > 0 ? 20 : 0,
+                                    .draft_seed = MODEL_SEED,
+                                    .seed = 9};
+    static int32_t tokens[SIM_MAX_TOKENS];
+    struct sim_outcome outcome;
+    run(&o, &request, 1, 9, &outcome);
+    assert_int_equal(request.n_tokens, 60);
+    if (max_draft == 0)
+        memcpy(tokens, request.tokens, sizeof(tokens));
+    assert_memory_equal(tokens, request.tokens, 60 * sizeof(tokens[0]));
+    *counts = outcome.left;
+    return outcome.ended_at;
+}
+
+/* With a good draft and few rows a step, so that it is the steps that count: guessing saves ways
+ * through the ring, and guessing ahead fills it. */
+static void one_stream_fills_a_ring(void **state)
+{
+    (void)state;
+    struct schedule_counts counts;
+    int64_t plain = time_of_one_stream(5, 0, &counts);
+    int64_t one = time_of_one_stream(1, 2, &counts);
+    assert_int_equal(counts.shares_ahead, 0);
+    int64_t ahead = time_of_one_stream(5, 2, &counts);
+    assert_true(counts.shares_ahead > 10);
+    print_message("one stream, 4 stages: %lld without guesses, %lld with one step at a time, %lld "
+                  "with several\n",
+                  (long long)plain, (long long)one, (long long)ahead);
+    assert_true(10 * one < 6 * plain);
+    assert_true(10 * ahead < 6 * one);
 }
 
 /* Different requests do get different tokens: equality above means something. */
@@ -360,6 +471,7 @@ static void inject(enum sim_fault_kind kind, uint64_t seed, struct verdict *v)
         o.shape.n_blocks = 30;
         o.shape.max_rows = between(&random, 4, 24);
         o.n_flights = between(&random, 2, 5); /* one alone has no frame behind it to swap with */
+        o.max_draft = 0;                      /* a fault in the row of a wrong guess harms nobody */
         o.fault = (struct sim_fault){.kind = kind,
                                      .hop = between(&random, first_hop, last_hop),
                                      .from_step = (uint64_t)between(&random, 2, 12)};
@@ -457,6 +569,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_the_cluster),
         cmocka_unit_test(nothing_is_computed_twice),
+        cmocka_unit_test(guessing_changes_no_token),
+        cmocka_unit_test(one_stream_fills_a_ring),
         cmocka_unit_test(tokens_depend_on_the_request),
         cmocka_unit_test(a_seed_replays),
         cmocka_unit_test(injected_faults_are_noticed),
