@@ -102,6 +102,7 @@ static void append_cache(struct strbuf *out, const struct engine_stats *s)
     counter(out, "shoal_spec_decode_num_drafts_ahead_total",
             "Groups of guesses sent while those in front of them had no answer yet.",
             s->shares_ahead);
+    seconds(out, "shoal_draft_model_seconds_total", "Time the draft model took.", s->draft_us);
 }
 
 static void append_ring(struct strbuf *out, const struct engine_stats *s)

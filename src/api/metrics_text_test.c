@@ -46,6 +46,7 @@ static void numbers_are_where_they_belong(void **state)
                              .guessed = {[GUESS_LOOKUP] = 12, [GUESS_MODEL] = 7},
                              .right = {[GUESS_LOOKUP] = 9, [GUESS_MODEL] = 6},
                              .shares_ahead = 2,
+                             .draft_us = 250000,
                              .wait_us = 1500000,
                              .ended = {[FINISH_STOP] = 4, [FINISH_CANCELLED] = 1}};
     histogram_add(&s.first_token, 3000);
@@ -68,6 +69,7 @@ static void numbers_are_where_they_belong(void **state)
     assert_line("shoal_spec_decode_num_accepted_tokens_total{source=\"lookup\"} 9");
     assert_line("shoal_spec_decode_num_accepted_tokens_total{source=\"model\"} 6");
     assert_line("shoal_spec_decode_num_drafts_ahead_total 2");
+    assert_line("shoal_draft_model_seconds_total 0.250000");
     assert_line("shoal_request_success_total{finished_reason=\"stop\"} 4");
     assert_line("shoal_request_success_total{finished_reason=\"abort\"} 1");
     assert_line("shoal_ring_wait_seconds_total 1.500000");

@@ -16,6 +16,21 @@ struct lead_options lead_options_from(const struct lead_flags *f)
                                  .insecure = f->insecure};
 }
 
+enum err open_draft_model(const struct lead_flags *f, int max_draft, struct modelfile **file,
+                          struct error *e)
+{
+    *file = NULL;
+    if (f->draft_model == NULL)
+        return OK;
+    if (max_draft == 0)
+        return error_set(e, ERR_USAGE, "--draft-model %s: --draft 0 is to guess nothing",
+                         f->draft_model);
+    enum err err = modelfile_open(f->draft_model, file, e);
+    if (err != OK)
+        error_prefix(e, "--draft-model");
+    return err;
+}
+
 bool stage_stats(struct lead *lead, int stage_i, struct node_stats *out)
 {
     if (lead->pipeline == NULL)

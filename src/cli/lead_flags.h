@@ -14,6 +14,7 @@ struct lead_flags {
     int kv; /* enum kv_type */
     int context;
     bool insecure, pin;
+    const char *draft_model; /* NULL: none */
 };
 
 /* Rows for a verb's table; `f` is a struct lead_flags variable. */
@@ -46,6 +47,17 @@ struct lead_flags {
         "ctx", FLAG_INT, &(f).context, "N", "positions of one sequence (default: the model's)", \
             .min = 1, .max = SHAPE_MAX_CONTEXT \
     }
+
+/* For the verbs that have an engine. */
+#define DRAFT_MODEL_FLAG(f) \
+    { \
+        "draft-model", FLAG_STRING, &(f).draft_model, "FILE", \
+            "a small model with the same vocabulary that guesses ahead" \
+    }
+
+/* Open the file of --draft-model, where one is given: *file is the caller's, NULL if none. */
+enum err open_draft_model(const struct lead_flags *f, int max_draft, struct modelfile **file,
+                          struct error *e);
 
 /* Options of these flags; the caller adds model, sizes and progress. */
 struct lead_options lead_options_from(const struct lead_flags *f);

@@ -4,6 +4,7 @@
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
 #include "cli/sampling_flags.h"
+#include "engine/draft.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@ enum { RUN_MAX_ROWS = 256, RUN_DRAFT = 8 };
 struct run_flags {
     struct lead_flags lead;
     const char *prompt;
-    int n;
+    int n, draft;
     struct sampling sampling;
     bool seed_given, ignore_eos, json;
 };
@@ -90,13 +91,21 @@ static const char *finish_name(enum finish_reason r)
     return "none";
 }
 
+static int all_sources(const int n[N_GUESS_SOURCES])
+{
+    return n[GUESS_LOOKUP] + n[GUESS_MODEL];
+}
+
 static json_t *timings_json(const struct lead *lead, const struct request_timings *t)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:i, s:i}", "load_s", (double)lead->load_us / 1e6,
-                     "prefill_s", (double)t->prefill_us / 1e6, "prefill_tok_s",
-                     per_second(t->n_prompt, t->prefill_us), "decode_s", (double)t->decode_us / 1e6,
-                     "decode_tok_s", per_second(t->n_output - 1, t->decode_us), "n_prompt",
-                     t->n_prompt, "n_output", t->n_output);
+    return json_pack(
+        "{s:f, s:f, s:f, s:f, s:f, s:i, s:i, s:i, s:i, s:i, s:i}", "load_s",
+        (double)lead->load_us / 1e6, "prefill_s", (double)t->prefill_us / 1e6, "prefill_tok_s",
+        per_second(t->n_prompt, t->prefill_us), "decode_s", (double)t->decode_us / 1e6,
+        "decode_tok_s", per_second(t->n_output - 1, t->decode_us), "n_prompt", t->n_prompt,
+        "n_output", t->n_output, "draft_tokens", all_sources(t->n_guessed), "draft_accepted_tokens",
+        all_sources(t->n_right), "draft_model_tokens", t->n_guessed[GUESS_MODEL],
+        "draft_model_accepted_tokens", t->n_right[GUESS_MODEL]);
 }
 
 static enum err report(struct lead *lead, const struct run_flags *f,
@@ -118,6 +127,10 @@ static enum err report(struct lead *lead, const struct run_flags *f,
     fprintf(stderr, "load %.2f s; prompt %d tokens, %.1f tok/s; output %d tokens, %.1f tok/s\n",
             (double)lead->load_us / 1e6, t->n_prompt, per_second(t->n_prompt, t->prefill_us),
             t->n_output, per_second(t->n_output - 1, t->decode_us));
+    if (f->lead.draft_model != NULL)
+        fprintf(stderr, "guessed ahead %d tokens, %d of them right; by the draft model %d, %d\n",
+                all_sources(t->n_guessed), all_sources(t->n_right), t->n_guessed[GUESS_MODEL],
+                t->n_right[GUESS_MODEL]);
     return OK;
 }
 
@@ -187,16 +200,20 @@ static enum err run_prompt(const struct run_flags *f, struct modelfile *file,
     o.tokenizer = tokenizer;
     o.n_slots = 1;
     o.max_rows = RUN_MAX_ROWS;
-    o.max_draft = RUN_DRAFT;
+    o.max_draft = f->draft;
     o.progress = show_progress;
     o.progress_context = "loading";
     struct lead lead;
     struct completion c = {.quiet = f->json};
     enum err err = choose_context(file, prompt->n, f->n, &o, e);
     if (err == OK)
+        err = open_draft_model(&f->lead, f->draft, &o.draft_file, e);
+    if (err == OK)
         err = lead_open(&o, &lead, e);
-    if (err != OK)
+    if (err != OK) {
+        modelfile_close(o.draft_file);
         return err;
+    }
     pthread_mutex_init(&c.lock, NULL);
     pthread_cond_init(&c.changed, NULL);
     strbuf_init(&c.text, TEXT_MAX_BYTES);
@@ -204,6 +221,7 @@ static enum err run_prompt(const struct run_flags *f, struct modelfile *file,
     if (err == OK)
         err = report(&lead, f, prompt, &c, e);
     lead_close(&lead);
+    modelfile_close(o.draft_file);
     strbuf_release(&c.text);
     token_list_release(&c.ids);
     pthread_cond_destroy(&c.changed);
@@ -219,7 +237,8 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
         {"p", FLAG_STRING, &f->prompt, "TEXT", "the prompt (\"\": from BOS alone)"},
         {"n", FLAG_INT, &f->n, "N", "tokens to generate (default: until the end)", .min = 0,
          .max = SHAPE_MAX_CONTEXT},
-        {"temp", FLAG_FLOAT, &s->temperature, "T", "temperature; 0 (default) is greedy", .max = 100},
+        {"temp", FLAG_FLOAT, &s->temperature, "T", "temperature; 0 (default) is greedy",
+         .max = 100},
         {"top-k", FLAG_INT, &s->top_k, "K", "sample from the K best; 0: all", .max = 1 << 22},
         {"top-p", FLAG_FLOAT, &s->top_p, "P", "… from the best with probability P together",
          .min = 1e-6, .max = 1},
@@ -232,6 +251,9 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
          .given = &f->seed_given},
         {"ignore-eos", FLAG_BOOL, &f->ignore_eos, NULL, "go on after the end of text"},
         {"json", FLAG_BOOL, &f->json, NULL, "print one JSON object instead of the text"},
+        {"draft", FLAG_INT, &f->draft, "N", "tokens guessed ahead in a step (default 8); 0: none",
+         .max = DRAFT_MAX},
+        DRAFT_MODEL_FLAG(f->lead),
         LEAD_FLAGS(f->lead),
         CONTEXT_FLAG(f->lead),
         {0},
@@ -253,7 +275,7 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
 
 enum err verb_run(int argc, char **argv, struct error *e)
 {
-    struct run_flags f = {.n = -1, .sampling = SAMPLING_GREEDY};
+    struct run_flags f = {.n = -1, .draft = RUN_DRAFT, .sampling = SAMPLING_GREEDY};
     const char *model;
     enum err err = parse(argc, argv, &f, &model, e);
     if (err != OK)

@@ -25,7 +25,7 @@ struct serve_flags {
 };
 
 struct service {
-    struct modelfile *file;
+    struct modelfile *file, *draft_file;
     struct tokenizer *tokenizer;
     struct chat_template *template;
     struct lead lead;
@@ -80,6 +80,10 @@ static enum err load(const struct serve_flags *f, struct service *s, struct erro
     size_flags_apply(&f->sizes, &o);
     o.progress = load_progress;
     o.progress_context = "loading";
+    err = open_draft_model(&f->lead, o.max_draft, &s->draft_file, e);
+    if (err != OK)
+        return err;
+    o.draft_file = s->draft_file;
     err = lead_open(&o, &s->lead, e);
     s->leads = err == OK;
     return err;
@@ -91,6 +95,7 @@ static void unload(struct service *s)
         lead_close(&s->lead);
     chat_template_free(s->template);
     tokenizer_close(s->tokenizer);
+    modelfile_close(s->draft_file);
     modelfile_close(s->file);
 }
 
@@ -168,6 +173,7 @@ static enum err parse(int argc, char **argv, struct serve_flags *f, const char *
         {"listen", FLAG_STRING, &f->listen, "H:P", "address (default 127.0.0.1:8100; port 0: any)"},
         {"model-id", FLAG_STRING, &f->model_id, "NAME", "the model's name in the API"},
         SIZE_FLAGS(f->sizes),
+        DRAFT_MODEL_FLAG(f->lead),
         LEAD_FLAGS(f->lead),
         CONTEXT_FLAG(f->lead),
         {0},

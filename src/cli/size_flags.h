@@ -65,7 +65,7 @@ struct size_flags {
          FLAG_INT, \
          &(z).draft, \
          "N", \
-         "tokens guessed ahead from the text before; 0: none (8, 4, 8 by profile)", \
+         "tokens guessed ahead in a step of a sequence; 0: none (8, 4, 8 by profile)", \
          .min = 0, \
          .max = DRAFT_MAX}, \
         {"kv-mb", \

@@ -13,7 +13,8 @@
 #include <string.h>
 
 enum {
-    SPARE_CREDITS = 2,    /* frames on their way beyond the flights of the engine */
+    DRAFT_KV_SHARE = 4, /* of the memory for keys and values, one part for those of a draft model */
+    SPARE_CREDITS = 2,  /* frames on their way beyond the flights of the engine */
     RING_TIMEOUT_S = 120, /* silence of a live ring: a stage is stuck */
     LOAD_POLL_US = 5000,
 };
@@ -22,11 +23,26 @@ static uint64_t kv_budget(const struct lead_options *o, const struct lead *lead)
 {
     if (o->kv_bytes > 0)
         return o->kv_bytes;
-    uint64_t free_bytes = lead->free_bytes;
+    uint64_t free_bytes = lead->free_bytes, draft_bytes = lead->draft.weight_bytes;
+    free_bytes -= draft_bytes < free_bytes ? draft_bytes : free_bytes;
     for (int i = 0; lead->cluster != NULL && i < cluster_n_nodes(lead->cluster); i++)
         if (!size_add(free_bytes, cluster_node(lead->cluster, i)->memory_free_bytes, &free_bytes))
             free_bytes = UINT64_MAX; /* nodes say what they like */
     return (uint64_t)((double)free_bytes * (o->kv_share > 0 ? o->kv_share : 0.25f));
+}
+
+static enum err fit_draft(const struct lead_options *o, struct lead *lead, struct error *e)
+{
+    struct lead_draft_use use = {.kv_type = o->kv_type,
+                                 .context = lead->context,
+                                 .n_slots = o->n_slots,
+                                 .max_rows = o->max_rows,
+                                 .kv_bytes = kv_budget(o, lead) / DRAFT_KV_SHARE};
+    enum err err = lead_draft_fit(&lead->draft, &use, e);
+    if (err == OK && lead->draft.bytes > lead->free_bytes)
+        err = error_set(e, ERR_LIMIT, "the draft model needs %.1f MB, %.1f MB are free",
+                        (double)lead->draft.bytes / 1e6, (double)lead->free_bytes / 1e6);
+    return err;
 }
 
 static enum err make_plan(const struct lead_options *o, struct lead *lead, struct error *e)
@@ -38,6 +54,10 @@ static enum err make_plan(const struct lead_options *o, struct lead *lead, struc
         return err;
     lead->context = kv.context;
     lead->n_blocks = kv.n_blocks;
+    if (o->draft_file != NULL)
+        err = fit_draft(o, lead, e);
+    if (err != OK)
+        return err;
     struct plan_model model;
     uint64_t *layer_bytes;
     struct sizes_use use = {.params = &lead->params,
@@ -52,7 +72,7 @@ static enum err make_plan(const struct lead_options *o, struct lead *lead, struc
         nodes[i].memory_bytes = info->memory_free_bytes;
         memcpy(nodes[i].address, info->address, sizeof nodes[i].address);
     }
-    nodes[n_workers].memory_bytes = lead->free_bytes;
+    nodes[n_workers].memory_bytes = lead->free_bytes - lead->draft.bytes;
     if (err == OK && o->layers != NULL)
         err = plan_by_hand(&model, o->layers, nodes, n_workers + 1, &lead->plan, e);
     else if (err == OK)
@@ -68,6 +88,8 @@ enum err lead_plan(const struct lead_options *o, struct lead *lead, struct error
     enum err err = modelfile_params(o->file, &lead->params, e);
     if (err == OK)
         err = model_check(o->file, e);
+    if (err == OK && o->draft_file != NULL)
+        err = lead_draft_check(o->draft_file, &lead->params, o->tokenizer, &lead->draft, e);
     if (err == OK && o->nodes != NULL)
         err = cluster_connect(o->nodes, &lead->cluster, e);
     struct machine_memory memory;
@@ -255,6 +277,15 @@ static enum err lay_ring(const struct lead_options *o, struct lead *lead, uint64
     return pipeline_new(&ring, &lead->pipeline, e);
 }
 
+static enum err load_draft(const struct lead_options *o, struct lead *lead, struct error *e)
+{
+    ASSERT(!o->no_engine);
+    enum err err =
+        lead_draft_load(&lead->draft, lead->backend, o->progress, o->progress_context, e);
+    pool_unbind_caller(lead->pool);
+    return err;
+}
+
 /* The stores of this ring hold keys and values of one model in one type, and begin empty: a key
  * that no other ring has stands for all of it. Nobody outside can guess it. */
 static enum err start_engine(const struct lead_options *o, struct lead *lead, struct error *e)
@@ -274,6 +305,7 @@ static enum err start_engine(const struct lead_options *o, struct lead *lead, st
                                     .max_queued =
                                         o->max_queued > 0 ? o->max_queued : 4 * o->n_slots + 64,
                                     .max_draft = o->max_draft,
+                                    .draft = lead->draft.draft,
                                     .max_itl_us = o->max_itl_us,
                                     .max_stretch = o->max_stretch,
                                     .cache_key = cache_key,
@@ -299,6 +331,8 @@ enum err lead_open(const struct lead_options *o, struct lead *lead, struct error
         err = backend_cpu_open(lead->pool, &lead->backend, e);
     if (err == OK)
         err = lay_ring(o, lead, epoch, e);
+    if (err == OK && o->draft_file != NULL)
+        err = load_draft(o, lead, e);
     if (err == OK && !o->no_engine)
         err = start_engine(o, lead, e);
     if (err != OK)
@@ -311,6 +345,7 @@ enum err lead_open(const struct lead_options *o, struct lead *lead, struct error
 void lead_close(struct lead *lead)
 {
     engine_free(lead->engine);
+    lead_draft_release(&lead->draft);
     pipeline_free(lead->pipeline);
     cluster_close(lead->cluster);
     stage_free(lead->stage);

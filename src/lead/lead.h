@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "engine/engine.h"
+#include "lead/lead_draft.h"
 #include "modelfile/modelfile.h"
 #include "node/cluster.h"
 #include "pipeline/pipeline.h"
@@ -31,7 +32,10 @@ struct lead_options {
     float kv_share;    /* 0: a quarter */
     int n_flights;     /* steps on their way at once; 0: stages + 1, alone 1 */
     int max_queued;    /* requests that wait; 0: 4 for each slot and 64 */
-    int max_draft;     /* the next three as in engine_options */
+    struct modelfile *draft_file; /* a small model with the same vocabulary that guesses ahead;
+                                   * NULL: none. Borrowed. Its keys and values get up to a quarter
+                                   * of kv_bytes beside them. Not with no_engine */
+    int max_draft;                /* the next three as in engine_options */
     time_us max_itl_us;
     float max_stretch;
     bool no_reuse;  /* no prefix cache */
@@ -52,6 +56,7 @@ struct lead {
     struct model *model;
     struct stage *stage;
     struct pipeline *pipeline;
+    struct lead_draft draft;
     struct engine *engine; /* NULL with no_engine */
     int context;           /* positions of one sequence, what came of the option */
     int n_blocks;

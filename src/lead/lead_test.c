@@ -231,6 +231,105 @@ static void what_cannot_be_is_refused(void **state)
             "tensor blk.0.attn_q.bias: architecture llama with 3 layers has no such tensor");
 }
 
+/* ---- a draft model ---- */
+
+struct heard {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int32_t tokens[32];
+    int n;
+    bool ended;
+    struct request_timings timings;
+};
+
+static void hear(void *context, const struct request_event *event)
+{
+    struct heard *h = context;
+    pthread_mutex_lock(&h->lock);
+    if (event->token >= 0)
+        h->tokens[h->n++] = event->token;
+    h->ended = event->finish != FINISH_NONE;
+    if (h->ended)
+        h->timings = *event->timings;
+    pthread_cond_signal(&h->changed);
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* 30 tokens of a model in memory, with another from `draft_seed` to guess ahead; 0: none. */
+static void generate(uint64_t draft_seed, struct heard *h)
+{
+    static const int32_t prompt[] = {5, 99, 7};
+    struct lead_options o = options(tiny_model(&shape, 1));
+    o.no_engine = false;
+    o.max_draft = draft_seed > 0 ? 4 : 0;
+    o.draft_file = draft_seed > 0 ? tiny_model(&shape, draft_seed) : NULL;
+    struct lead lead;
+    struct error e;
+    if (lead_open(&o, &lead, &e) != OK)
+        fail_msg("%s", e.text);
+    *h = (struct heard){.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct request_options request = {.prompt = prompt,
+                                      .n_prompt = 3,
+                                      .max_tokens = 30,
+                                      .sampling = SAMPLING_GREEDY,
+                                      .ignore_eos = true,
+                                      .on_event = hear,
+                                      .context = h};
+    uint64_t id;
+    assert_int_equal(engine_submit(lead.engine, &request, &id, NULL), OK);
+    pthread_mutex_lock(&h->lock);
+    while (!h->ended)
+        pthread_cond_wait(&h->changed, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+    assert_int_equal(lead.draft.n_blocks > 0, draft_seed > 0);
+    lead_close(&lead);
+    modelfile_close(o.draft_file);
+    modelfile_close(o.file);
+}
+
+static void a_draft_model_changes_no_token(void **state)
+{
+    (void)state;
+    static struct heard plain, same, other;
+    generate(0, &plain);
+    generate(1, &same);
+    generate(2, &other);
+    assert_int_equal(plain.n, 30);
+    assert_memory_equal(same.tokens, plain.tokens, 30 * sizeof(int32_t));
+    assert_memory_equal(other.tokens, plain.tokens, 30 * sizeof(int32_t));
+    assert_true(same.timings.n_guessed[GUESS_MODEL] > 0);
+    assert_int_equal(same.timings.n_right[GUESS_MODEL], same.timings.n_guessed[GUESS_MODEL]);
+    assert_true(other.timings.n_guessed[GUESS_MODEL] > other.timings.n_right[GUESS_MODEL]);
+}
+
+static void an_unfit_draft_model_is_refused(void **state)
+{
+    (void)state;
+    struct tiny_shape s = shape;
+    struct lead_options o = options(NULL);
+    o.no_engine = false;
+    s.vocab = 90;
+    o.draft_file = tiny_model(&s, 2);
+    refused(&shape, o, ERR_MISMATCH,
+            "the draft model: another vocabulary: expected 100 logits, as the model has, found 90");
+    modelfile_close(o.draft_file);
+    s = shape;
+    s.without = "blk.0.attn_q.weight";
+    o.draft_file = tiny_model(&s, 2);
+    refused(
+        &shape, o, ERR_NOT_FOUND,
+        "the draft model: tensor blk.0.attn_q.weight is missing (architecture llama, 3 layers)");
+    modelfile_close(o.draft_file);
+    s = shape;
+    s.n_layers = 9; /* nine layers' keys and values in a quarter of what three layers' have */
+    o.kv_bytes = 40000;
+    o.draft_file = tiny_model(&s, 2);
+    refused(&shape, o, ERR_LIMIT,
+            "the draft model: keys and values of 40 positions need 0.1 MB, 0.0 MB are there for "
+            "them");
+    modelfile_close(o.draft_file);
+}
+
 static void a_bad_instruction_set_is_refused(void **state)
 {
     (void)state;
@@ -252,6 +351,8 @@ int main(void)
         cmocka_unit_test(a_lead_that_cannot_load_lets_the_worker_go),
         cmocka_unit_test(a_plan_loads_nothing),
         cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(a_draft_model_changes_no_token),
+        cmocka_unit_test(an_unfit_draft_model_is_refused),
         cmocka_unit_test(a_bad_instruction_set_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,20 +17,38 @@
 
 struct rig {
     struct sim_ring *ring;
+    struct sim_stage draft_stage;
+    struct draft_model *draft; /* NULL: none */
     struct engine *engine;
 };
 
 struct rig_options {
     int n_stages, n_flights, max_rows, n_slots, n_blocks, max_queued, max_draft;
+    int draft_blocks; /* > 0: a draft model guesses, as good as the model, with so many of them */
     int64_t cost_us;
     const struct tokenizer *tokenizer;
 };
 
 enum { CONTEXT = 128 };
 
+static void start_draft(struct rig *rig, struct sim_shape shape, int n_blocks)
+{
+    shape.n_stages = 1;
+    shape.n_blocks = n_blocks;
+    shape.cost_us = 0;
+    assert_int_equal(sim_stage_open(&shape, 0, &rig->draft_stage, NULL), OK);
+    rig->draft = draft_model_new(&(struct draft_model_options){.stage = rig->draft_stage.stage,
+                                                               .vocab = SIM_VOCAB,
+                                                               .epoch = SIM_EPOCH,
+                                                               .n_slots = shape.n_slots,
+                                                               .n_blocks = n_blocks,
+                                                               .max_context = CONTEXT,
+                                                               .max_rows = shape.max_rows});
+}
+
 static struct rig rig_start(struct rig_options o)
 {
-    struct rig rig;
+    struct rig rig = {0};
     struct error e;
     struct sim_ring_options ring = {.shape = {.model_seed = 3,
                                               .n_layers = 3,
@@ -43,7 +61,10 @@ static struct rig rig_start(struct rig_options o)
                                     .credits = 8,
                                     .timeout_us = 20 * 1000 * 1000};
     assert_int_equal(sim_ring_start(&ring, &rig.ring, &e), OK);
-    struct engine_options engine = {.pipeline = sim_ring_pipeline(rig.ring),
+    if (o.draft_blocks > 0)
+        start_draft(&rig, ring.shape, o.draft_blocks);
+    struct engine_options engine = {.draft = rig.draft,
+                                    .pipeline = sim_ring_pipeline(rig.ring),
                                     .tokenizer = o.tokenizer,
                                     .vocab = SIM_VOCAB,
                                     .max_context = CONTEXT,
@@ -61,6 +82,8 @@ static void rig_stop(struct rig *rig)
 {
     engine_free(rig->engine);
     sim_ring_stop(rig->ring);
+    draft_model_free(rig->draft);
+    sim_stage_close(&rig->draft_stage);
 }
 
 /* ---- what a request's owner heard ---- */
@@ -224,6 +247,9 @@ static void tokens_do_not_depend_on_the_ring(void **state)
         {.n_stages = 3, .max_rows = 5, .n_slots = 3},
         {.n_stages = 4, .n_blocks = 9, .n_flights = 2},
         {.n_stages = 2, .n_blocks = 5, .max_draft = 8}, /* they take the blocks from each other */
+        {.n_stages = 1, .max_draft = 4, .draft_blocks = 40},
+        {.n_stages = 4, .n_slots = 2, .max_draft = 4, .draft_blocks = 12},
+        {.n_stages = 3, .n_slots = 1, .n_blocks = 6, .max_draft = 2, .draft_blocks = 4},
     };
     static struct heard heard[N_REQUESTS];
     for (size_t r = 0; r < sizeof(rings) / sizeof(rings[0]); r++) {
@@ -362,6 +388,44 @@ static void guessing_ahead_saves_steps(void **state)
     assert_memory_equal(heard[0].tokens, heard[1].tokens, 100 * sizeof(heard[0].tokens[0]));
     assert_int_equal(steps[0], 100);
     assert_true(steps[1] < 80);
+}
+
+/* Microseconds that 60 tokens of one stream take on three stages of 3 ms and a lead. */
+static time_us time_of_one_stream(struct rig_options o, struct heard *h, struct engine_stats *stats)
+{
+    int32_t prompt[CONTEXT];
+    o.n_stages = 4;
+    o.cost_us = 3000;
+    struct rig rig = rig_start(o);
+    heard_init(h);
+    struct request_options request = plain(prompt, 10, 60, h);
+    submit_options(rig.engine, &request);
+    assert_int_equal(wait_end(h), FINISH_LENGTH);
+    engine_stats(rig.engine, stats);
+    rig_stop(&rig);
+    return h->timings.decode_us;
+}
+
+/* Going by the times that it sees itself, the engine sends further guesses while the first are on
+ * their way, where a draft model knows them; the stream has its tokens sooner. */
+static void one_stream_keeps_all_stages_at_work(void **state)
+{
+    (void)state;
+    static struct heard plain_one, one, several;
+    struct engine_stats stats;
+    time_us plain_us = time_of_one_stream((struct rig_options){.n_flights = 5}, &plain_one, &stats);
+    struct rig_options o = {.max_draft = 2, .draft_blocks = 20, .n_flights = 1};
+    time_us one_us = time_of_one_stream(o, &one, &stats);
+    assert_int_equal(stats.shares_ahead, 0);
+    o.n_flights = 5;
+    time_us several_us = time_of_one_stream(o, &several, &stats);
+    assert_true(stats.shares_ahead > 5);
+    assert_memory_equal(one.tokens, plain_one.tokens, 60 * sizeof(int32_t));
+    assert_memory_equal(several.tokens, plain_one.tokens, 60 * sizeof(int32_t));
+    print_message("one stream: %lld us without guesses, %lld with one step at a time, %lld with "
+                  "several\n",
+                  (long long)plain_us, (long long)one_us, (long long)several_us);
+    assert_true(several_us < one_us && one_us < plain_us);
 }
 
 /* ---- a crowd ---- */
@@ -792,6 +856,7 @@ int main(void)
         cmocka_unit_test(many_threads_at_once),
         cmocka_unit_test(a_prompt_is_computed_once),
         cmocka_unit_test(guessing_ahead_saves_steps),
+        cmocka_unit_test(one_stream_keeps_all_stages_at_work),
         cmocka_unit_test(a_crowd_is_answered_or_refused),
         cmocka_unit_test(who_gives_way_loses_no_token),
         cmocka_unit_test(priorities_and_deadlines),
