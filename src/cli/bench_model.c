@@ -12,21 +12,24 @@
 #include "cli/bench.h"
 #include "cli/bench_context.h"
 #include "cli/bench_cost.h"
+#include "cli/bench_guessing.h"
 #include "cli/cli.h"
 #include "cli/flags.h"
 #include "cli/lead_flags.h"
 #include "cli/lone_sequences.h"
+#include "engine/draft.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BENCH_ROWS = 512, BENCH_MAX_REPEATS = 1000 };
+enum { BENCH_ROWS = 512, BENCH_MAX_REPEATS = 1000, BENCH_DRAFT = 8 };
 
 struct bench_flags {
     struct lead_flags lead;
     int n_prompt, n_decode, repeats;
     const char *batches_text;
+    int draft;
     int batches[BENCH_MAX_LIST], n_batches;
     const char *contexts_text; /* NULL: prefill and decode of `batches` are measured */
     int contexts[BENCH_MAX_LIST], n_contexts;
@@ -42,7 +45,8 @@ struct bench {
     struct probe *probe; /* NULL: none wanted */
     int32_t *ids;
     struct lone_sequences s;
-    int batch; /* sequences under way */
+    int batch;                                      /* sequences under way */
+    struct bench_guessing guessing[BENCH_MAX_LIST]; /* with a draft model only */
 };
 
 /* One phase of one repetition. */
@@ -283,6 +287,10 @@ static enum err measure_batches(struct bench *b, struct limits *limits, json_t *
         json_array_append_new(list, entry);
         if (b->probe != NULL)
             gather_limits(limits, runs, f->repeats);
+        if (json == NULL && f->lead.draft_model != NULL)
+            bench_guessing_print(&b->guessing[i]);
+        else if (f->lead.draft_model != NULL)
+            json_object_set_new(entry, "guessing", bench_guessing_json(&b->guessing[i]));
         fflush(stdout);
     }
     free(storage);
@@ -384,6 +392,9 @@ static enum err check_contexts(struct bench_flags *f, struct error *e)
         return OK;
     if (f->batched)
         return error_set(e, ERR_USAGE, "--context measures one sequence: leave out -b");
+    if (f->lead.draft_model != NULL)
+        return error_set(e, ERR_USAGE,
+                         "--context measures plain decoding: leave out --draft-model");
     enum err err = bench_number_list("--context", f->contexts_text, SHAPE_MAX_CONTEXT, f->contexts,
                                      &f->n_contexts, e);
     if (err != OK)
@@ -402,6 +413,31 @@ static enum err check_contexts(struct bench_flags *f, struct error *e)
     return OK;
 }
 
+/* Before the rest, with an engine of its own. */
+static enum err run_guessing(const struct bench_flags *f, struct lead_options o,
+                             struct bench_guessing *results, struct error *e)
+{
+    struct tokenizer *tokenizer;
+    struct bench_guessing_options guessing = {.lead = &o,
+                                              .batches = f->batches,
+                                              .n_batches = f->n_batches,
+                                              .n_prompt = f->n_prompt,
+                                              .n_decode = f->n_decode,
+                                              .repeats = f->repeats};
+    enum err err = tokenizer_open(o.file, &tokenizer, e); /* the vocabularies are compared */
+    if (err != OK)
+        return err;
+    err = open_draft_model(&f->lead, f->draft, &o.draft_file, e);
+    o.tokenizer = tokenizer;
+    o.max_draft = f->draft;
+    o.no_engine = false;
+    if (err == OK)
+        err = bench_guessing(&guessing, results, e);
+    modelfile_close(o.draft_file);
+    tokenizer_close(tokenizer);
+    return err;
+}
+
 static enum err open_and_run(const struct bench_flags *f, struct modelfile *file, struct error *e)
 {
     struct lead_options o = lead_options_from(&f->lead);
@@ -414,11 +450,14 @@ static enum err open_and_run(const struct bench_flags *f, struct modelfile *file
     o.progress = show_progress;
     o.progress_context = "loading";
     struct bench b = {.flags = f, .batch = o.n_slots};
-    enum err err = lead_open(&o, &b.lead, e);
-    if (err != OK)
-        return err;
-    err = run_bench(&b, file, e);
-    lead_close(&b.lead);
+    enum err err = f->lead.draft_model != NULL ? run_guessing(f, o, b.guessing, e) : OK;
+    if (err == OK)
+        err = lead_open(&o, &b.lead, e);
+    if (err == OK) {
+        err = run_bench(&b, file, e);
+        lead_close(&b.lead);
+    }
+    bench_guessing_release(b.guessing, f->n_batches);
     return err;
 }
 
@@ -436,7 +475,8 @@ static enum err fit_defaults(struct bench_flags *f, const struct modelfile *file
 
 enum err bench_model(int argc, char **argv, struct error *e)
 {
-    struct bench_flags f = {.n_prompt = 512, .n_decode = 128, .repeats = 5, .batches_text = "1"};
+    struct bench_flags f = {
+        .n_prompt = 512, .n_decode = 128, .repeats = 5, .batches_text = "1", .draft = BENCH_DRAFT};
     const struct flag table[] = {
         {"p", FLAG_INT, &f.n_prompt, "N", "prompt tokens (default 512)", .max = SHAPE_MAX_CONTEXT,
          .given = &f.sized},
@@ -452,6 +492,10 @@ enum err bench_model(int argc, char **argv, struct error *e)
          .max = BENCH_MAX_REPEATS},
         {"no-probe", FLAG_BOOL, &f.no_probe, NULL, "do not measure what the machine can do"},
         {"json", FLAG_BOOL, &f.json, NULL, "print JSON"},
+        {"draft", FLAG_INT, &f.draft, "N",
+         "with --draft-model: tokens guessed ahead in a step (default 8)", .min = 1,
+         .max = DRAFT_MAX},
+        DRAFT_MODEL_FLAG(f.lead),
         LEAD_FLAGS(f.lead),
         {0},
     };
@@ -462,7 +506,8 @@ enum err bench_model(int argc, char **argv, struct error *e)
         "median,\n"
         "least and most over repetitions after one to warm up. Beside them stands what the "
         "machine\n"
-        "can do at most, probed before and after each, and the fraction of it that was reached.",
+        "can do at most, probed before and after each, and the fraction of it that was reached.\n"
+        "With --draft-model also what guessing ahead gives: decode with guesses and without.",
         table,
         1,
         1};
@@ -475,6 +520,11 @@ enum err bench_model(int argc, char **argv, struct error *e)
         err = check_contexts(&f, e);
     if (err == OK && f.n_prompt + f.n_decode < 1)
         err = error_set(e, ERR_USAGE, "nothing to measure: -p 0 -n 0");
+    if (err == OK && f.lead.draft_model != NULL && (f.n_prompt < 1 || f.n_decode < 2))
+        err = error_set(e, ERR_USAGE,
+                        "--draft-model: expected a prompt and 2 tokens to decode or more, found -p "
+                        "%d -n %d",
+                        f.n_prompt, f.n_decode);
     struct modelfile *file;
     if (err == OK)
         err = modelfile_open(args[0], &file, e);

@@ -16,10 +16,13 @@
 
 #include <string.h>
 
-enum { MAX_STEP_GUESSES = 64 /* of all sequences in a step: bounds the lead's logits */ };
+enum {
+    MAX_STEP_GUESSES = 64, /* of all sequences in a step: bounds the lead's logits */
+    FIRST_TIMES = 3,       /* of a draft model's guesses: the shortest is taken, until then none */
+};
 
-static const double NEWNESS = 0.2;      /* of the last measured time of a draft model's guesses */
-static const double FORGETTING = 0.999; /* a token, while they take too long to be tried */
+static const double NEWNESS = 0.5;       /* of the last measured time, which at most doubles it */
+static const double FORGETTING = 0.9997; /* a token, while they take too long to be tried */
 
 /* ---- how many ---- */
 
@@ -49,7 +52,8 @@ static int steps_each(const struct schedule *s)
  * the slowest stage takes steps: time on the lead costs the less. */
 static float least_rate(const struct schedule *s, enum guess_source source)
 {
-    double guess_us = source == GUESS_MODEL ? s->model_guess_us : 0;
+    bool is_known = source == GUESS_MODEL && s->n_guess_times >= FIRST_TIMES;
+    double guess_us = is_known ? s->model_guess_us : 0;
     int n = n_decoding(s);
     if (n < n_at_work(s))
         guess_us *= (double)n / n_at_work(s);
@@ -136,9 +140,13 @@ void schedule_offer(struct schedule *s, int sequence, const int32_t *guesses, in
 void schedule_offer_time(struct schedule *s, int n, int64_t us)
 {
     ASSERT(n >= 1 && us >= 0);
-    double each = (double)us / n;
-    bool first = s->model_guess_us <= 0;
-    s->model_guess_us = first ? each : s->model_guess_us + NEWNESS * (each - s->model_guess_us);
+    double each = (double)us / n, before = s->model_guess_us;
+    if (s->n_guess_times++ == 0 || (s->n_guess_times <= FIRST_TIMES && each < before)) {
+        s->model_guess_us = each;
+    } else if (s->n_guess_times > FIRST_TIMES) {
+        double most = 3 * before; /* a thread that had to wait says nothing */
+        s->model_guess_us += NEWNESS * ((each < most ? each : most) - before);
+    }
 }
 
 /* ---- into steps ---- */

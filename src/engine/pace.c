@@ -3,6 +3,8 @@
 #include <limits.h>
 
 static const double FORGETTING = 0.9; /* per step: about the last ten count */
+enum { SLOPE_LASTS = 200 }; /* steps alike, after which what rows cost is to be seen anew */
+static const double MOST_STRETCH = 3;
 static const double MIN_SPREAD = 0.2; /* of the rows, below which they tell nothing of the slope */
 
 /* The slope is known only from steps of different sizes; otherwise the last one is kept. */
@@ -12,7 +14,8 @@ static void fit(struct pace *p)
     double variance = p->rows_squared / p->weight - mean_rows * mean_rows;
     double spread = MIN_SPREAD * mean_rows;
     bool differ = variance > spread * spread && variance > 0.25;
-    p->has_slope |= differ;
+    p->n_alike = differ ? 0 : p->n_alike + 1;
+    p->has_slope = differ || (p->has_slope && p->n_alike < SLOPE_LASTS);
     if (differ)
         p->per_row_us = (p->rows_us / p->weight - mean_rows * mean_us) / variance;
     else if (p->per_row_us <= 0)
@@ -28,8 +31,13 @@ static void fit(struct pace *p)
     }
 }
 
+/* A step that took far longer than expected is mostly one whose thread had to wait. If it is the
+ * machine that has become slower, the next ones say so too. */
 static void note_decoding(struct pace *p, double n, double us)
 {
+    double most = MOST_STRETCH * pace_step_us(p, (int)n);
+    if (p->weight > 1 && most > 0 && us > most)
+        us = most;
     p->weight = FORGETTING * p->weight + 1;
     p->rows = FORGETTING * p->rows + n;
     p->us = FORGETTING * p->us + us;

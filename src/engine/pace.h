@@ -16,7 +16,8 @@ struct pace {
     /* Of steps without prompt rows: sums of what was seen, the old fading, and the line. */
     double weight, rows, us, rows_squared, rows_us;
     double base_us, per_row_us;
-    bool has_slope; /* steps of different sizes were seen */
+    bool has_slope; /* steps of different sizes were seen, */
+    int n_alike;    /* so many steps ago */
     /* Of prompt rows: likewise, and their quotient. */
     double prompt_rows, prompt_us;
     double per_prompt_us; /* 0: unknown */

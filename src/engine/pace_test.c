@@ -76,6 +76,34 @@ static void equal_steps_say_nothing_of_the_slope(void **state)
     assert_in_range((int)p.per_row_us, 95, 105); /* kept */
 }
 
+/* One bad moment is not to say for ever that rows are dear: guessing would stop, all steps be
+ * alike, and nothing be learned any more. */
+static void a_wrong_slope_does_not_last(void **state)
+{
+    (void)state;
+    struct pace p = {0};
+    for (int i = 0; i < 4; i++)
+        pace_note(&p, 1 + i % 2 * 3, 0, i % 2 == 0 ? 3000 : 30000);
+    assert_true(pace_least_rate(&p, 1, 0) > 0.5f);
+    int n = 0;
+    for (; pace_least_rate(&p, 1, 0) > 0.4f; n++)
+        pace_note(&p, 1, 0, 3000);
+    assert_in_range(n, 20, 300);
+}
+
+static void one_late_step_says_little(void **state)
+{
+    (void)state;
+    struct pace p = {0};
+    for (int i = 0; i < 20; i++)
+        pace_note(&p, 1 + i % 2 * 3, 0, 3000);
+    pace_note(&p, 4, 0, 300000);
+    assert_true(pace_step_us(&p, 1) < 9000);
+    for (int i = 0; i < 30; i++) /* but if it goes on … */
+        pace_note(&p, 1 + i % 2 * 3, 0, 300000);
+    assert_true(pace_step_us(&p, 1) > 200000);
+}
+
 /* Prompts from the beginning: decode rows are taken to cost as much as theirs. */
 static void prompts_alone(void **state)
 {
@@ -124,6 +152,8 @@ int main(void)
         cmocka_unit_test(a_line_is_found),
         cmocka_unit_test(equal_steps_say_nothing_of_the_slope),
         cmocka_unit_test(prompt_rows_become_dearer_with_their_position),
+        cmocka_unit_test(a_wrong_slope_does_not_last),
+        cmocka_unit_test(one_late_step_says_little),
         cmocka_unit_test(prompts_alone),
         cmocka_unit_test(noise_and_change),
     };

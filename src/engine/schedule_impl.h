@@ -49,7 +49,8 @@ struct schedule {
     int n_wanted;
     struct pace pace;
     struct acceptance model_accepted; /* of all sequences: what a new one begins with */
-    double model_guess_us;            /* what a draft model takes for a guess, lately */
+    double model_guess_us;            /* what a draft model takes for a guess, lately, … */
+    int n_guess_times;                /* … going by so many measurements */
     int64_t now_us, returned_us;
     struct schedule_counts totals;
 };

