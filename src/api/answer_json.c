@@ -1,6 +1,7 @@
 #include "api/answer_json_impl.h"
 
 #include "api/json_text_impl.h"
+#include "api/token_logprobs_impl.h"
 
 #include <string.h>
 
@@ -10,6 +11,7 @@ void answer_totals_add(struct answer_totals *t, const struct request_timings *on
 {
     t->n_prompt += again ? 0 : one->n_prompt;
     t->n_cached += again ? 0 : one->n_cached;
+    t->n_truncated += again ? 0 : one->n_truncated;
     t->n_preempted += one->n_preempted;
     for (int i = 0; i < N_GUESS_SOURCES; i++) {
         t->n_guessed[i] += one->n_guessed[i];
@@ -41,11 +43,12 @@ static json_int_t all_sources(const int64_t n[N_GUESS_SOURCES])
 static json_t *timings_json(const struct answer_totals *t)
 {
     return json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "queued_ms",
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "queued_ms",
         (double)t->queued_us / 1e3, "prefill_ms", (double)t->prefill_us / 1e3, "decode_ms",
         (double)t->decode_us / 1e3, "stalled_ms", (double)t->stalled_us / 1e3, "prefill_tok_s",
         per_second(t->n_prompt, t->prefill_us), "decode_tok_s",
         per_second(t->n_decoded, t->decode_us), "cached_tokens", (json_int_t)t->n_cached,
+        "truncated_tokens", (json_int_t)t->n_truncated,
         "preempted", (json_int_t)t->n_preempted, "draft_tokens", all_sources(t->n_guessed),
         "draft_accepted_tokens", all_sources(t->n_right), "draft_model_tokens",
         (json_int_t)t->n_guessed[GUESS_MODEL], "draft_model_accepted_tokens",
@@ -54,51 +57,64 @@ static json_t *timings_json(const struct answer_totals *t)
 
 static json_t *usage_json(const struct answer_totals *t)
 {
-    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", (json_int_t)t->n_prompt,
+    return json_pack("{s:I, s:I, s:I, s:{s:I, s:I}}", "prompt_tokens", (json_int_t)t->n_prompt,
                      "completion_tokens", (json_int_t)t->n_output, "total_tokens",
                      (json_int_t)(t->n_prompt + t->n_output), "prompt_tokens_details",
-                     "cached_tokens", (json_int_t)t->n_cached);
+                     "cached_tokens", (json_int_t)t->n_cached, "truncated_tokens",
+                     (json_int_t)t->n_truncated);
 }
 
-/* The members that every answer and chunk begins with; `choices` is taken. */
-static json_t *answer_json(const struct answer *a, bool chunk, json_t *choices)
+/* The members that every answer and chunk begins with, up to the first choice. */
+static void open_answer(struct strbuf *out, const struct answer *a, bool chunk)
 {
     const char *object = !a->chat ? "text_completion"
                          : chunk  ? "chat.completion.chunk"
                                   : "chat.completion";
-    return json_pack("{s:s, s:s, s:I, s:o, s:s, s:o}", "id", a->id, "object", object, "created",
-                     (json_int_t)a->created, "model", json_text(a->model, strlen(a->model)),
-                     "system_fingerprint", "shoal-" SHOAL_VERSION, "choices", choices);
+    json_append_open(out, json_pack("{s:s, s:s, s:I, s:o, s:s}", "id", a->id, "object", object,
+                                    "created", (json_int_t)a->created, "model",
+                                    json_text(a->model, strlen(a->model)), "system_fingerprint",
+                                    "shoal-" SHOAL_VERSION));
+    strbuf_puts(out, ",\"choices\":[");
 }
 
-static json_t *finish_json(enum finish_reason finish)
+/* One choice: its index and what it says, which is taken; then what all choices have. */
+static void append_choice(struct strbuf *out, const struct answer *a, json_t *says,
+                          const struct strbuf *logprobs, enum finish_reason finish)
 {
     const char *name = finish_name(finish);
-    return name != NULL ? json_string(name) : json_null();
+    json_append_open(out, says);
+    strbuf_puts(out, ",\"logprobs\":");
+    if (logprobs == NULL)
+        strbuf_puts(out, "null");
+    else if (a->chat)
+        token_logprobs_append_chat(out, a->tokenizer, logprobs);
+    else
+        token_logprobs_append_text(out, a->tokenizer, logprobs);
+    json_append_member(out, "finish_reason", name != NULL ? json_string(name) : json_null());
+    strbuf_puts(out, "}");
 }
 
-static json_t *choice_json(const struct answer *a, int i, const struct answer_choice *c)
+static json_t *says_json(const struct answer *a, int i, const struct answer_choice *c)
 {
     json_t *text = json_text(c->text, c->bytes);
     if (!a->chat)
-        return json_pack("{s:i, s:o, s:n, s:o}", "index", i, "text", text, "logprobs",
-                         "finish_reason", finish_json(c->finish));
-    return json_pack("{s:i, s:{s:s, s:o, s:n}, s:n, s:o}", "index", i, "message", "role",
-                     "assistant", "content", text, "refusal", "logprobs", "finish_reason",
-                     finish_json(c->finish));
+        return json_pack("{s:i, s:o}", "index", i, "text", text);
+    return json_pack("{s:i, s:{s:s, s:o, s:n}}", "index", i, "message", "role", "assistant",
+                     "content", text, "refusal");
 }
 
 void answer_append(struct strbuf *out, const struct answer *a, const struct answer_choice *choices,
                    int n_choices, const struct answer_totals *totals)
 {
-    json_t *list = json_array();
-    for (int i = 0; i < n_choices; i++)
-        if (json_array_append_new(list, choice_json(a, i, &choices[i])) != 0)
-            out->failed = true;
-    json_t *whole = answer_json(a, false, list);
-    json_object_set_new(whole, "usage", usage_json(totals));
-    json_object_set_new(whole, "timings", timings_json(totals));
-    json_append(out, whole);
+    open_answer(out, a, false);
+    for (int i = 0; i < n_choices; i++) {
+        strbuf_puts(out, i > 0 ? "," : "");
+        append_choice(out, a, says_json(a, i, &choices[i]), choices[i].logprobs, choices[i].finish);
+    }
+    strbuf_puts(out, "]");
+    json_append_member(out, "usage", usage_json(totals));
+    json_append_member(out, "timings", timings_json(totals));
+    strbuf_puts(out, "}");
 }
 
 /* ---- streams ---- */
@@ -110,55 +126,61 @@ static void append_event(struct strbuf *out, json_t *value)
     strbuf_puts(out, "\n\n");
 }
 
-/* A chunk with one choice, which is taken. */
-static void append_chunk(struct strbuf *out, const struct answer *a, json_t *choice,
+/* A chunk with one choice; what it says is taken. */
+static void append_chunk(struct strbuf *out, const struct answer *a, json_t *says,
+                         const struct strbuf *logprobs, enum finish_reason finish,
                          const struct answer_totals *timings)
 {
-    json_t *chunk = answer_json(a, true, json_pack("[o]", choice));
+    strbuf_puts(out, "data: ");
+    open_answer(out, a, true);
+    append_choice(out, a, says, logprobs, finish);
+    strbuf_puts(out, "]");
     if (a->include_usage)
-        json_object_set_new(chunk, "usage", json_null());
+        json_append_member(out, "usage", json_null());
     if (timings != NULL)
-        json_object_set_new(chunk, "timings", timings_json(timings));
-    append_event(out, chunk);
+        json_append_member(out, "timings", timings_json(timings));
+    strbuf_puts(out, "}\n\n");
 }
 
 void answer_append_role(struct strbuf *out, const struct answer *a, int choice_i)
 {
     append_chunk(out, a,
-                 json_pack("{s:i, s:{s:s, s:s}, s:n, s:n}", "index", choice_i, "delta", "role",
-                           "assistant", "content", "", "logprobs", "finish_reason"),
-                 NULL);
+                 json_pack("{s:i, s:{s:s, s:s}}", "index", choice_i, "delta", "role", "assistant",
+                           "content", ""),
+                 NULL, FINISH_NONE, NULL);
 }
 
-static json_t *chat_delta(int i, const struct answer_choice *c, enum finish_reason finish)
+static json_t *delta_json(int i, const struct answer_choice *c)
 {
     json_t *delta =
         c->bytes > 0 ? json_pack("{s:o}", "content", json_text(c->text, c->bytes)) : json_object();
-    return json_pack("{s:i, s:o, s:n, s:o}", "index", i, "delta", delta, "logprobs",
-                     "finish_reason", finish_json(finish));
+    return json_pack("{s:i, s:o}", "index", i, "delta", delta);
 }
 
 void answer_append_delta(struct strbuf *out, const struct answer *a, int choice_i,
                          const struct answer_choice *delta, const struct answer_totals *totals)
 {
     if (!a->chat) {
-        append_chunk(out, a, choice_json(a, choice_i, delta), totals);
+        append_chunk(out, a, says_json(a, choice_i, delta), delta->logprobs, delta->finish, totals);
         return;
     }
     /* Chat clients expect the end in a chunk of its own, with an empty delta. */
-    struct answer_choice end = {.text = "", .finish = delta->finish};
-    if (delta->bytes > 0)
-        append_chunk(out, a, chat_delta(choice_i, delta, FINISH_NONE), NULL);
+    struct answer_choice end = {.text = ""};
+    bool has_tokens = delta->logprobs != NULL && delta->logprobs->bytes > 0;
+    if (delta->bytes > 0 || has_tokens)
+        append_chunk(out, a, delta_json(choice_i, delta), delta->logprobs, FINISH_NONE, NULL);
     if (delta->finish != FINISH_NONE)
-        append_chunk(out, a, chat_delta(choice_i, &end, delta->finish), totals);
+        append_chunk(out, a, delta_json(choice_i, &end), NULL, delta->finish, totals);
 }
 
 void answer_append_usage(struct strbuf *out, const struct answer *a,
                          const struct answer_totals *totals)
 {
-    json_t *chunk = answer_json(a, true, json_array());
-    json_object_set_new(chunk, "usage", usage_json(totals));
-    append_event(out, chunk);
+    strbuf_puts(out, "data: ");
+    open_answer(out, a, true);
+    strbuf_puts(out, "]");
+    json_append_member(out, "usage", usage_json(totals));
+    strbuf_puts(out, "}\n\n");
 }
 
 void answer_append_failure(struct strbuf *out, const struct api_error *e)

@@ -7,6 +7,7 @@
 #include "api/api_error_impl.h"
 #include "base/strbuf.h"
 #include "engine/engine.h"
+#include "text/text.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,11 +20,12 @@ struct answer {
     const char *id;
     const char *model;
     int64_t created;
+    const struct tokenizer *tokenizer; /* with log-probabilities: for the names of tokens */
 };
 
 /* Sums over the choices of an answer, each time the longest. */
 struct answer_totals {
-    int64_t n_prompt, n_cached, n_output; /* of the prompts, each once */
+    int64_t n_prompt, n_cached, n_truncated, n_output; /* of the prompts, each once */
     int64_t n_preempted;
     int64_t n_guessed[N_GUESS_SOURCES], n_right[N_GUESS_SOURCES];
     time_us queued_us, prefill_us, decode_us, stalled_us;
@@ -39,7 +41,8 @@ const char *finish_name(enum finish_reason finish);
 struct answer_choice {
     const char *text; /* all of it, or what is new */
     size_t bytes;
-    enum finish_reason finish; /* FINISH_NONE: goes on */
+    enum finish_reason finish;     /* FINISH_NONE: goes on */
+    const struct strbuf *logprobs; /* of its tokens (token_logprobs_impl.h); NULL: not wanted */
 };
 
 /* The whole answer of a plain request. */

@@ -30,6 +30,7 @@ static struct answer_totals two_choices(void)
                                 .n_prompt = 4,
                                 .n_output = 6,
                                 .n_cached = 3,
+                                .n_truncated = 9,
                                 .n_guessed = {[GUESS_LOOKUP] = 5, [GUESS_MODEL] = 3},
                                 .n_right = {[GUESS_LOOKUP] = 2, [GUESS_MODEL] = 1}};
     struct request_timings b = {
@@ -43,7 +44,7 @@ static void whole_answers(void **state)
 {
     (void)state;
     struct answer_totals t = two_choices();
-    struct answer_choice choices[] = {{"a\"b", 3, FINISH_STOP}, {"", 0, FINISH_LENGTH}};
+    struct answer_choice choices[] = {{"a\"b", 3, FINISH_STOP, NULL}, {"", 0, FINISH_LENGTH, NULL}};
     struct strbuf out;
     strbuf_init(&out, 4096);
     answer_append(&out, &text_answer, choices, 2, &t);
@@ -53,10 +54,10 @@ static void whole_answers(void **state)
         TEXT_HEAD "{\"index\":0,\"text\":\"a\\\"b\",\"logprobs\":null,\"finish_reason\":\"stop\"},"
                   "{\"index\":1,\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"length\"}],"
                   "\"usage\":{\"prompt_tokens\":6,\"completion_tokens\":7,\"total_tokens\":13,"
-                  "\"prompt_tokens_details\":{\"cached_tokens\":3}},"
+                  "\"prompt_tokens_details\":{\"cached_tokens\":3,\"truncated_tokens\":9}},"
                   "\"timings\":{\"queued_ms\":1.0,\"prefill_ms\":4.0,\"decode_ms\":500.0,"
                   "\"stalled_ms\":0.25,\"prefill_tok_s\":1500.0,\"decode_tok_s\":10.0,"
-                  "\"cached_tokens\":3,\"preempted\":0,\"draft_tokens\":8,"
+                  "\"cached_tokens\":3,\"truncated_tokens\":9,\"preempted\":0,\"draft_tokens\":8,"
                   "\"draft_accepted_tokens\":3,\"draft_model_tokens\":3,"
                   "\"draft_model_accepted_tokens\":1}}");
     strbuf_clear(&out);
@@ -73,11 +74,12 @@ static void a_prompt_counts_once(void **state)
 {
     (void)state;
     struct answer_totals t = {0};
-    struct request_timings one = {.n_prompt = 5, .n_output = 2, .n_cached = 4};
+    struct request_timings one = {.n_prompt = 5, .n_output = 2, .n_cached = 4, .n_truncated = 7};
     answer_totals_add(&t, &one, false);
     answer_totals_add(&t, &one, true);
     assert_int_equal(t.n_prompt, 5);
     assert_int_equal(t.n_cached, 4);
+    assert_int_equal(t.n_truncated, 7);
     assert_int_equal(t.n_output, 4);
 }
 
@@ -102,7 +104,7 @@ static void chat_chunks(void **state)
                         "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
                         "\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n");
     strbuf_clear(&out);
-    struct answer_choice last = {"\xc3\xa9\n", 3, FINISH_STOP};
+    struct answer_choice last = {"\xc3\xa9\n", 3, FINISH_STOP, NULL};
     struct answer_totals t = two_choices();
     answer_append_delta(&out, &chat_answer, 0, &last, &t);
     const char *expected =
@@ -116,7 +118,7 @@ static void chat_chunks(void **state)
     assert_string_equal(out.data, CHUNK_HEAD "],\"usage\":{\"prompt_tokens\":6,"
                                              "\"completion_tokens\":7,\"total_tokens\":13,"
                                              "\"prompt_tokens_details\":{"
-                                             "\"cached_tokens\":3}}}\n\n");
+                                             "\"cached_tokens\":3,\"truncated_tokens\":9}}}\n\n");
     strbuf_release(&out);
 }
 
@@ -125,7 +127,7 @@ static void text_chunks(void **state)
     (void)state;
     struct strbuf out;
     strbuf_init(&out, 4096);
-    struct answer_choice delta = {"x", 1, FINISH_NONE};
+    struct answer_choice delta = {"x", 1, FINISH_NONE, NULL};
     answer_append_delta(&out, &text_answer, 3, &delta, NULL);
     assert_string_equal(out.data,
                         "data: " TEXT_HEAD "{\"index\":3,\"text\":\"x\",\"logprobs\":null,"

@@ -101,6 +101,22 @@ static bool read_integer(struct completion_request *r, const struct field *f, co
     return true;
 }
 
+/* "truncate_prompt_tokens": the last so many tokens; -1, as vLLM has it: as many as fit. */
+static bool read_truncate_to(struct completion_request *r, const struct field *f,
+                             const json_t *value, struct api_error *e)
+{
+    if (!read_integer(r, f, value, e))
+        return false;
+    if (r->truncate_to == 0)
+        return api_refuse(e, FAULT_INVALID, f->name,
+                          "\"%s\" must be at least 1, or -1 for what fits, found 0", f->name);
+    if (r->truncate_to == -1) {
+        r->truncate = true;
+        r->truncate_to = 0;
+    }
+    return true;
+}
+
 /* -1 turns top_k off too, as some clients say it. */
 static bool read_top_k(struct completion_request *r, const struct field *f, const json_t *value,
                        struct api_error *e)
@@ -135,6 +151,16 @@ static bool read_flag(struct completion_request *r, const struct field *f, const
     return true;
 }
 
+/* Beside "truncate_prompt_tokens": -1, which says the same. */
+static bool read_truncate(struct completion_request *r, const struct field *f, const json_t *value,
+                          struct api_error *e)
+{
+    if (!json_is_boolean(value))
+        return wrong_type(f, "true or false", value, e);
+    r->truncate |= json_is_true(value);
+    return true;
+}
+
 static bool read_model(struct completion_request *r, const struct field *f, const json_t *value,
                        struct api_error *e)
 {
@@ -156,6 +182,25 @@ static bool read_messages(struct completion_request *r, const struct field *f, c
 {
     (void)f;
     return chat_messages_read(r, value, e);
+}
+
+/* /v1/completions: a number, how many beside the chosen token; false: none at all. */
+static bool read_logprobs_count(struct completion_request *r, const struct field *f,
+                                const json_t *value, struct api_error *e)
+{
+    if (json_is_false(value))
+        return true;
+    r->logprobs = true;
+    return read_integer(r, f, value, e);
+}
+
+static bool read_top_logprobs(struct completion_request *r, const struct field *f,
+                              const json_t *value, struct api_error *e)
+{
+    if (!read_integer(r, f, value, e))
+        return false;
+    r->has_top_logprobs = r->sampling.n_logprobs > 0;
+    return true;
 }
 
 static bool read_seed(struct completion_request *r, const struct field *f, const json_t *value,
@@ -349,11 +394,6 @@ static bool is_true(const json_t *value)
     return json_is_true(value);
 }
 
-static bool is_zero(const json_t *value)
-{
-    return json_is_integer(value) && json_integer_value(value) == 0;
-}
-
 static bool is_one(const json_t *value)
 {
     return json_is_integer(value) && json_integer_value(value) == 1;
@@ -423,6 +463,9 @@ static const struct field fields[] = {
     {"messages", ROUTE_CHAT, .read = read_messages},
     INTEGER("max_tokens", max_tokens, -1, SHAPE_MAX_CONTEXT),
     INTEGER("max_completion_tokens", max_tokens, -1, SHAPE_MAX_CONTEXT),
+    {"truncate", BOTH, .read = read_truncate},
+    {"truncate_prompt_tokens", BOTH, .read = read_truncate_to, AT(truncate_to), .min = -1,
+     .max = SHAPE_MAX_CONTEXT},
     NUMBER("temperature", sampling.temperature, 0, SAMPLING_MAX_TEMPERATURE),
     {"top_p", BOTH, .read = read_number, AT(sampling.top_p), .min = 0, .max = 1, .above_min = true},
     {"top_k", BOTH, .read = read_top_k, AT(sampling.top_k), .min = -1, .max = INT_MAX},
@@ -448,6 +491,11 @@ static const struct field fields[] = {
     INTEGER("priority", priority, -1000000, 1000000),
     INTEGER("deadline_ms", deadline_ms, 1, 1000000000),
     {"logit_bias", BOTH, .read = read_logit_bias, .min = -100, .max = 100},
+    {"logprobs", ROUTE_COMPLETIONS, .read = read_logprobs_count, AT(sampling.n_logprobs),
+     .max = SAMPLING_MAX_LOGPROBS},
+    {"logprobs", ROUTE_CHAT, .read = read_flag, AT(logprobs)},
+    {"top_logprobs", ROUTE_CHAT, .read = read_top_logprobs, AT(sampling.n_logprobs),
+     .max = SAMPLING_MAX_LOGPROBS},
     {"seed", BOTH, .read = read_seed},
     {"stop", BOTH, .read = read_stop},
     {"ignore_eos", BOTH, .read = read_flag, AT(ignore_eos)},
@@ -460,8 +508,6 @@ static const struct field fields[] = {
     NOT_YET("best_of", ROUTE_COMPLETIONS, is_one, "1"),
     NOT_YET("echo", ROUTE_COMPLETIONS, is_false, "false"),
     NOT_YET("suffix", ROUTE_COMPLETIONS, is_empty_text, "\"\""),
-    NOT_YET("logprobs", BOTH, is_false, "false"),
-    NOT_YET("top_logprobs", ROUTE_CHAT, is_zero, "0"),
     NOT_YET("tools", ROUTE_CHAT, is_empty_array, "[]"),
     NOT_YET("tool_choice", ROUTE_CHAT, is_no_choice, "\"none\""),
     NOT_YET("parallel_tool_calls", ROUTE_CHAT, is_true, "true"),
@@ -535,6 +581,9 @@ static bool check_whole(const struct completion_request *r, struct api_error *e)
             "\"n\" times the number of prompts must be at most %d, found %d for each of "
             "%d prompts",
             REQUEST_MAX_CHOICES, r->n, r->n_prompts);
+    if (r->has_top_logprobs && !r->logprobs)
+        return api_refuse(e, FAULT_INVALID, "top_logprobs",
+                          "\"top_logprobs\" needs \"logprobs\": true");
     if (r->has_stream_options && !r->stream)
         return api_refuse(e, FAULT_INVALID, "stream_options",
                           "\"stream_options\" needs \"stream\": true");

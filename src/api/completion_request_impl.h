@@ -35,11 +35,15 @@ struct completion_request {
     struct prompt *prompts; /* completions: n_prompts >= 1, each a choice of the answer */
     int n_prompts;
     json_t *variables; /* chat: what the template is rendered with */
+    bool truncate;     /* drop the prompt's beginning so that it fits */
+    int truncate_to;   /* … so that so many tokens are left; 0: not asked for */
     int max_tokens;    /* -1: up to the context; MAX_TOKENS_ABSENT */
     int n;             /* choices for each prompt */
     int priority;      /* as the API has it: lower first */
     int deadline_ms;   /* 0: none */
     struct sampling sampling;
+    bool logprobs; /* sampling.n_logprobs says how many beside */
+    bool has_top_logprobs;
     bool has_seed;
     bool ignore_eos;
     bool stream;

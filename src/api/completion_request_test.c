@@ -334,6 +334,70 @@ static void bad_prompts(void **state)
     assert_refused_body(ROUTE_COMPLETIONS, many, FAULT_INVALID, "prompt", "at most 64");
 }
 
+static void logprobs_are_a_number_or_a_switch(void **state)
+{
+    (void)state;
+    static const struct {
+        enum request_route route;
+        const char *fields;
+        bool wanted;
+        int n;
+    } cases[] = {
+        {ROUTE_COMPLETIONS, "\"logprobs\": null", false, 0},
+        {ROUTE_COMPLETIONS, "\"logprobs\": false", false, 0},
+        {ROUTE_COMPLETIONS, "\"logprobs\": 0", true, 0},
+        {ROUTE_COMPLETIONS, "\"logprobs\": 20", true, 20},
+        {ROUTE_CHAT, "\"logprobs\": true", true, 0},
+        {ROUTE_CHAT, "\"logprobs\": true, \"top_logprobs\": 20", true, 20},
+        {ROUTE_CHAT, "\"top_logprobs\": 3, \"logprobs\": true", true, 3},
+        {ROUTE_CHAT, "\"logprobs\": false, \"top_logprobs\": 0", false, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        take(cases[i].route, cases[i].fields);
+        assert_int_equal(request.logprobs, cases[i].wanted);
+        assert_int_equal(request.sampling.n_logprobs, cases[i].n);
+        assert_string_equal(request.ignored.data, "");
+        release();
+    }
+    assert_refused(ROUTE_COMPLETIONS, "\"logprobs\": 21", "logprobs",
+                   "at least 0 and at most 20, found 21");
+    assert_refused(ROUTE_COMPLETIONS, "\"logprobs\": -1", "logprobs", "found -1");
+    assert_refused(ROUTE_COMPLETIONS, "\"logprobs\": true", "logprobs",
+                   "must be an integer, found true");
+    assert_refused(ROUTE_CHAT, "\"logprobs\": 1", "logprobs", "must be true or false, found 1");
+    assert_refused(ROUTE_CHAT, "\"logprobs\": true, \"top_logprobs\": 21", "top_logprobs",
+                   "at least 0 and at most 20, found 21");
+    assert_refused(ROUTE_CHAT, "\"logprobs\": true, \"top_logprobs\": true", "top_logprobs",
+                   "must be an integer, found true");
+    assert_refused(ROUTE_CHAT, "\"top_logprobs\": 2", "top_logprobs", "needs \"logprobs\": true");
+    assert_refused(ROUTE_CHAT, "\"top_logprobs\": 2, \"logprobs\": false", "top_logprobs",
+                   "needs \"logprobs\": true");
+}
+
+static void prompts_may_be_truncated(void **state)
+{
+    (void)state;
+    take(ROUTE_CHAT, "\"truncate\": true");
+    assert_true(request.truncate && request.truncate_to == 0);
+    release();
+    take(ROUTE_COMPLETIONS, "\"truncate_prompt_tokens\": 7");
+    assert_true(!request.truncate && request.truncate_to == 7);
+    release();
+    take(ROUTE_COMPLETIONS, "\"truncate_prompt_tokens\": -1, \"truncate\": false");
+    assert_true(request.truncate && request.truncate_to == 0);
+    release();
+    take(ROUTE_COMPLETIONS, "\"truncate\": true, \"truncate_prompt_tokens\": 7");
+    assert_true(request.truncate && request.truncate_to == 7);
+    release();
+    assert_refused(ROUTE_CHAT, "\"truncate\": 1", "truncate", "must be true or false, found 1");
+    assert_refused(ROUTE_CHAT, "\"truncate_prompt_tokens\": 0", "truncate_prompt_tokens",
+                   "at least 1, or -1 for what fits, found 0");
+    assert_refused(ROUTE_CHAT, "\"truncate_prompt_tokens\": -2", "truncate_prompt_tokens",
+                   "found -2");
+    assert_refused(ROUTE_CHAT, "\"truncate_prompt_tokens\": true", "truncate_prompt_tokens",
+                   "must be an integer, found true");
+}
+
 static void fields_not_yet_supported(void **state)
 {
     (void)state;
@@ -344,9 +408,6 @@ static void fields_not_yet_supported(void **state)
         {ROUTE_COMPLETIONS, "best_of", "1", "3"},
         {ROUTE_COMPLETIONS, "echo", "false", "true"},
         {ROUTE_COMPLETIONS, "suffix", "\"\"", "\"x\""},
-        {ROUTE_COMPLETIONS | ROUTE_CHAT, "logprobs", "false", "true"},
-        {ROUTE_COMPLETIONS, "logprobs", "null", "0"},
-        {ROUTE_CHAT, "top_logprobs", "0", "5"},
         {ROUTE_CHAT, "tools", "[]", "[{\"type\": \"function\"}]"},
         {ROUTE_CHAT, "tool_choice", "\"none\"", "\"required\""},
         {ROUTE_CHAT, "tool_choice", "\"auto\"", "{\"type\": \"function\"}"},
@@ -479,6 +540,8 @@ int main(void)
         cmocka_unit_test(logit_bias),
         cmocka_unit_test(prompts),
         cmocka_unit_test(bad_prompts),
+        cmocka_unit_test(logprobs_are_a_number_or_a_switch),
+        cmocka_unit_test(prompts_may_be_truncated),
         cmocka_unit_test(fields_not_yet_supported),
         cmocka_unit_test(unknown_fields_are_listed),
         cmocka_unit_test(messages_become_template_variables),

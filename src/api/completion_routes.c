@@ -38,20 +38,23 @@ static bool refuse_error(struct api_error *e, enum api_fault fault, const char *
 
 /* ---- prompts to token ids ---- */
 
-static bool check_ids(const struct api_model *m, const struct token_list *ids, const char *param,
-                      struct api_error *e)
+static bool check_ids(const struct api_model *m, const struct completion_request *r,
+                      const struct token_list *ids, struct api_error *e)
 {
+    const char *param = r->route == ROUTE_CHAT ? "messages" : "prompt";
+    size_t n =
+        r->truncate_to > 0 && ids->n > (size_t)r->truncate_to ? (size_t)r->truncate_to : ids->n;
     for (size_t i = 0; i < ids->n; i++)
         if (ids->ids[i] >= (uint32_t)m->vocab)
             return api_refuse(e, FAULT_INTERNAL, NULL,
                               "the tokenizer gave token %u, the model "
                               "has %d",
                               ids->ids[i], m->vocab);
-    if (ids->n > (size_t)m->max_context)
+    if (!r->truncate && n > (size_t)m->max_context)
         return api_refuse(e, FAULT_CONTEXT, param,
                           "this model's maximum context length is %d "
                           "tokens, the prompt has %zu",
-                          m->max_context, ids->n);
+                          m->max_context, n);
     if (ids->n == 0)
         return api_refuse(e, FAULT_INVALID, param, "the prompt has no tokens");
     return true;
@@ -76,11 +79,9 @@ static bool encode_prompt(const struct api_model *m, const struct prompt *p, str
     struct error reason;
     if (p->text != NULL)
         return encode_text(m, p->text, p->bytes, TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL,
-                           ids, e) &&
-               check_ids(m, ids, "prompt", e);
-    if (token_list_append(ids, (const uint32_t *)p->ids, (size_t)p->n_ids, &reason) != OK)
-        return refuse_error(e, FAULT_INTERNAL, NULL, &reason);
-    return check_ids(m, ids, "prompt", e);
+                           ids, e);
+    return token_list_append(ids, (const uint32_t *)p->ids, (size_t)p->n_ids, &reason) == OK ||
+           refuse_error(e, FAULT_INTERNAL, NULL, &reason);
 }
 
 /* The template writes the special tokens itself, BOS included. */
@@ -104,7 +105,7 @@ static bool encode_chat(const struct api_model *m, json_t *variables, struct tok
         return refuse_error(e, FAULT_INVALID, "messages", &reason);
     bool good = encode_text(m, text, bytes, TOKENIZER_PARSE_SPECIAL, ids, e);
     free(text);
-    return good && check_ids(m, ids, "messages", e);
+    return good;
 }
 
 /* ---- to the engine ---- */
@@ -117,14 +118,18 @@ static bool submit_choice(struct exchange *x, const struct completion_request *r
     struct error reason;
     bool good = r->route == ROUTE_CHAT ? encode_chat(m, r->variables, &ids, e)
                                        : encode_prompt(m, &r->prompts[choice_i / r->n], &ids, e);
+    good = good && check_ids(m, r, &ids, e);
     if (good) {
         struct request_options o = {
             .prompt = (const int32_t *)ids.ids,
             .n_prompt = (int)ids.n,
+            .truncate = r->truncate,
+            .truncate_to = r->truncate_to,
             .max_tokens = r->max_tokens,
             .sampling = r->sampling,
             .breakers = r->has_breakers ? r->breakers : NULL,
             .n_breakers = r->n_breakers,
+            .logprobs = r->logprobs,
             .choice = (uint32_t)(choice_i % r->n),
             .priority = -r->priority,
             .deadline_us = (time_us)r->deadline_ms * 1000,
@@ -162,7 +167,8 @@ static void begin_answer(struct exchange *x, const struct completion_request *r)
                                 .include_usage = r->include_usage,
                                 .id = x->id,
                                 .model = x->server->model.id,
-                                .created = clock_unix_s()};
+                                .created = clock_unix_s(),
+                                .tokenizer = r->logprobs ? x->server->model.tokenizer : NULL};
     x->stream = r->stream;
     x->n_each = r->n;
     x->n_choices = (chat ? 1 : r->n_prompts) * r->n;

@@ -207,8 +207,9 @@ enum MHD_Result reply_error(struct exchange *x, const struct api_error *e)
 static void failure_of(const struct exchange *x, const struct choice_state *c, struct api_error *e)
 {
     struct error reason;
-    if (c->text.failed)
-        api_refuse(e, FAULT_INTERNAL, NULL, "more than %d bytes of text waited for the client",
+    if (c->text.failed || c->logprobs.failed)
+        api_refuse(e, FAULT_INTERNAL, NULL,
+                   "more text or log-probabilities than %d bytes waited for the client",
                    REQUEST_MAX_TEXT_BYTES);
     else if (c->finish == FINISH_CANCELLED)
         api_refuse(e, FAULT_STOPPING, NULL, "the server is stopping");
@@ -222,7 +223,15 @@ static void failure_of(const struct exchange *x, const struct choice_state *c, s
 
 static bool is_good_end(const struct choice_state *c)
 {
-    return finish_name(c->finish) != NULL && !c->text.failed;
+    return finish_name(c->finish) != NULL && !c->text.failed && !c->logprobs.failed;
+}
+
+static struct answer_choice answer_choice_of(const struct exchange *x, const struct choice_state *c)
+{
+    return (struct answer_choice){.text = c->text.data,
+                                  .bytes = c->text.bytes,
+                                  .finish = c->finish,
+                                  .logprobs = x->answer.tokenizer != NULL ? &c->logprobs : NULL};
 }
 
 static enum MHD_Result reply_choices(struct exchange *x)
@@ -232,8 +241,7 @@ static enum MHD_Result reply_choices(struct exchange *x)
     const struct choice_state *bad = NULL;
     for (int i = 0; i < x->n_choices; i++) {
         generation_read(x->generation, i, &states[i]);
-        choices[i] = (struct answer_choice){
-            .text = states[i].text.data, .bytes = states[i].text.bytes, .finish = states[i].finish};
+        choices[i] = answer_choice_of(x, &states[i]);
         answer_totals_add(&x->totals, &states[i].timings, i % x->n_each > 0);
         if (bad == NULL && !is_good_end(&states[i]))
             bad = &states[i];
@@ -244,8 +252,17 @@ static enum MHD_Result reply_choices(struct exchange *x)
     else
         answer_append(&x->out, &x->answer, choices, x->n_choices, &x->totals);
     for (int i = 0; i < x->n_choices; i++)
-        strbuf_release(&states[i].text);
+        choice_state_release(&states[i]);
     strbuf_puts(&x->out, "\n");
+    if (bad == NULL && x->out.failed && x->answer.tokenizer != NULL) {
+        strbuf_release(&x->out);
+        api_refuse(
+            &e, FAULT_INTERNAL, NULL,
+            "the answer is longer than %d bytes: ask for fewer \"top_logprobs\" or tokens, or "
+            "for a stream",
+            OUT_MAX_BYTES);
+        return reply_error(x, &e);
+    }
     return bad != NULL ? reply_error(x, &e)
                        : reply_text(x, MHD_HTTP_OK, "application/json", &x->out);
 }
@@ -263,19 +280,19 @@ enum MHD_Result reply_whole(struct exchange *x)
 /* Write what one choice has new; false if it did not end well, which ends the stream. */
 static bool write_choice(struct exchange *x, int i, const struct choice_state *c)
 {
-    if (c->text.failed || (c->finish != FINISH_NONE && !is_good_end(c))) {
+    if (c->text.failed || c->logprobs.failed || (c->finish != FINISH_NONE && !is_good_end(c))) {
         struct api_error e;
         failure_of(x, c, &e);
         answer_append_failure(&x->out, &e);
         return false;
     }
-    struct answer_choice delta = {c->text.data, c->text.bytes, c->finish};
+    struct answer_choice delta = answer_choice_of(x, c);
     if (c->finish != FINISH_NONE) {
         answer_totals_add(&x->totals, &c->timings, i % x->n_each > 0);
         x->ended[i] = true;
         x->n_ended++;
     }
-    if (delta.bytes > 0 || delta.finish != FINISH_NONE)
+    if (delta.bytes > 0 || delta.finish != FINISH_NONE || c->logprobs.bytes > 0)
         answer_append_delta(&x->out, &x->answer, i, &delta,
                             x->n_ended == x->n_choices ? &x->totals : NULL);
     return true;
@@ -290,7 +307,7 @@ static void write_news(struct exchange *x)
         struct choice_state state;
         generation_read(x->generation, i, &state);
         good = write_choice(x, i, &state);
-        strbuf_release(&state.text);
+        choice_state_release(&state);
     }
     if (good && x->n_ended < x->n_choices)
         return;

@@ -19,12 +19,33 @@ static bool can_go_on(const struct engine *g, const struct fake_job *j)
            (j->cancelled || j->emitted < g->allowed || (j->emitted >= target(j) && g->allowed > 0));
 }
 
+/* `text` goes out behind what is late; the second half of it will be. */
+static void make_late(struct fake_job *j, char text[static 128])
+{
+    char all[192];
+    size_t bytes = strlen(text), begin = strlen(j->late);
+    ASSERT(bytes < sizeof j->late);
+    snprintf(all, sizeof all, "%s%.*s", j->late, (int)(bytes / 2), text);
+    snprintf(j->late, sizeof j->late, "%s", text + bytes / 2);
+    ASSERT(begin + bytes / 2 < 128);
+    memcpy(text, all, begin + bytes / 2 + 1);
+}
+
 static void send_token(struct engine *g, struct fake_job *j)
 {
-    char text[64];
+    char text[128];
+    struct sampler_logprobs logprobs = {.chosen = -(float)j->emitted};
     snprintf(text, sizeof text, "%d.%d ", j->options.n_prompt, j->emitted);
     const char *given = g->text != NULL ? g->text : text;
-    struct request_event event = {.token = j->emitted, .text = given, .text_bytes = strlen(given)};
+    struct request_event event = {
+        .token = j->emitted,
+        .span = {j->text_bytes, j->text_bytes + strlen(given), j->text_bytes},
+        .logprobs = j->options.logprobs ? &logprobs : NULL};
+    j->text_bytes = event.span.end;
+    if (g->late_text)
+        make_late(j, text);
+    event.text = given;
+    event.text_bytes = strlen(given);
     j->emitted++;
     pthread_mutex_unlock(&g->lock);
     j->options.on_event(j->options.context, &event);
@@ -41,6 +62,10 @@ static void send_end(struct engine *g, struct fake_job *j)
                                       .n_output = j->emitted};
     struct request_event event = {
         .token = -1, .timings = &timings, .finish = j->cancelled ? FINISH_CANCELLED : g->finish};
+    char late[64];
+    memcpy(late, j->late, sizeof late);
+    event.text = late;
+    event.text_bytes = strlen(late);
     event.error = event.finish == FINISH_ERROR ? &reason : NULL;
     struct request_options options = j->options;
     g->n_cancelled += j->cancelled;

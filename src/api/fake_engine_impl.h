@@ -1,6 +1,6 @@
 /* An engine for tests, in the place of src/engine at link time: it says what the test tells it to,
  * from a thread of its own, as slowly as the test wants. Token i of a request has the text
- * "<ids of the prompt>.<i> ". */
+ * "<ids of the prompt>.<i> ", and the logarithm of its probability is -i. */
 #ifndef SHOAL_API_FAKE_ENGINE_IMPL_H
 #define SHOAL_API_FAKE_ENGINE_IMPL_H
 
@@ -15,6 +15,8 @@ struct fake_job {
     struct request_options options;
     int emitted;
     bool cancelled;
+    size_t text_bytes; /* of its tokens so far */
+    char late[64];     /* text that is still to come */
 };
 
 struct engine {
@@ -30,7 +32,8 @@ struct engine {
     int allowed;               /* tokens that each request may have got by now */
     enum finish_reason finish; /* after max_tokens, or 3 tokens if those are unlimited */
     const char *text;          /* of each token, instead of the usual */
-    enum err refusal;          /* of engine_submit */
+    bool late_text;   /* as with stop strings: half of a token's text comes with the next */
+    enum err refusal; /* of engine_submit */
     bool failed;
 
     /* What tests look at. */

@@ -1,5 +1,6 @@
 #include "api/generation_impl.h"
 
+#include "api/token_logprobs_impl.h"
 #include "base/bounds.h"
 #include "base/panic.h"
 
@@ -10,6 +11,8 @@ struct choice {
     struct choice_state state;
     uint64_t engine_id;
     bool submitted; /* engine_id is known */
+    bool wants_logprobs;
+    size_t text_bytes, given_bytes; /* text that came, and that was taken */
 };
 
 struct generation {
@@ -40,6 +43,7 @@ struct generation *generation_new(struct engine *engine, int n_choices,
     for (int i = 0; i < n_choices; i++) {
         g->choices[i].generation = g;
         strbuf_init(&g->choices[i].state.text, REQUEST_MAX_TEXT_BYTES);
+        strbuf_init(&g->choices[i].state.logprobs, REQUEST_MAX_TEXT_BYTES);
     }
     return g;
 }
@@ -52,7 +56,7 @@ static void unlock_and_drop(struct generation *g)
     if (!last)
         return;
     for (int i = 0; i < g->n_choices; i++)
-        strbuf_release(&g->choices[i].state.text);
+        choice_state_release(&g->choices[i].state);
     pthread_mutex_destroy(&g->lock);
     free(g);
 }
@@ -74,11 +78,12 @@ static void end_choice(struct choice *c, const struct request_event *event)
         s->error = *event->error;
     else
         error_set(&s->error, ERR_INTERNAL, "the engine gave no reason");
-    if (s->text.failed) {
+    if (s->text.failed || s->logprobs.failed) {
         s->finish = FINISH_ERROR;
-        error_set(&s->error, ERR_LIMIT, "more than %d bytes of text waited for the client",
-                  REQUEST_MAX_TEXT_BYTES);
+        error_set(&s->error, ERR_LIMIT, "more than %d bytes of %s waited for the client",
+                  REQUEST_MAX_TEXT_BYTES, s->text.failed ? "text" : "log-probabilities");
     }
+    token_logprobs_end(&s->logprobs, event, c->text_bytes);
     c->generation->n_ended++;
 }
 
@@ -89,8 +94,11 @@ static void on_event(void *context, const struct request_event *event)
     struct generation *g = c->generation;
     bool last = event->finish != FINISH_NONE;
     pthread_mutex_lock(&g->lock);
-    if (!g->gone)
+    if (!g->gone) {
         strbuf_append(&c->state.text, event->text, event->text_bytes);
+        c->text_bytes += event->text_bytes;
+        token_logprobs_add(&c->state.logprobs, event);
+    }
     if (last)
         end_choice(c, event);
     if (last || event->text_bytes > 0) {
@@ -111,6 +119,7 @@ enum err generation_submit(struct generation *g, int choice_i, const struct requ
     struct request_options mine = *o;
     mine.on_event = on_event;
     mine.context = c;
+    c->wants_logprobs = o->logprobs;
     pthread_mutex_lock(&g->lock);
     g->refs++; /* before the first event can come */
     pthread_mutex_unlock(&g->lock);
@@ -149,14 +158,38 @@ enum take_result generation_take(struct generation *g, bool whole)
     return result;
 }
 
+/* Text as far as whole tokens have come, with these; when the choice has ended, all of both. */
+static void take_tokens(struct choice *c, struct choice_state *out)
+{
+    struct choice_state *s = &c->state;
+    strbuf_init(&out->text, REQUEST_MAX_TEXT_BYTES);
+    strbuf_init(&out->logprobs, REQUEST_MAX_TEXT_BYTES);
+    size_t end = token_logprobs_take(&s->logprobs, c->text_bytes, c->given_bytes, &out->logprobs);
+    if (s->finish != FINISH_NONE)
+        end = c->text_bytes;
+    strbuf_append(&out->text, s->text.data, end - c->given_bytes);
+    out->text.failed |= s->text.failed;
+    strbuf_drop(&s->text, end - c->given_bytes);
+    c->given_bytes = end;
+}
+
 void generation_read(struct generation *g, int choice_i, struct choice_state *out)
 {
     ASSERT(choice_i >= 0 && choice_i < g->n_choices);
-    struct choice_state *s = &g->choices[choice_i].state;
+    struct choice *c = &g->choices[choice_i];
     pthread_mutex_lock(&g->lock);
-    *out = *s;
-    strbuf_init(&s->text, REQUEST_MAX_TEXT_BYTES);
+    *out = c->state;
+    if (c->wants_logprobs)
+        take_tokens(c, out);
+    else
+        strbuf_init(&c->state.text, REQUEST_MAX_TEXT_BYTES);
     pthread_mutex_unlock(&g->lock);
+}
+
+void choice_state_release(struct choice_state *c)
+{
+    strbuf_release(&c->text);
+    strbuf_release(&c->logprobs);
 }
 
 void generation_cancel(struct generation *g, bool gone)

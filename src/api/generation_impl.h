@@ -25,7 +25,8 @@ struct sleeper {
 };
 
 struct choice_state {
-    struct strbuf text; /* not yet taken */
+    struct strbuf text;     /* not yet taken */
+    struct strbuf logprobs; /* of its tokens, where the request wants them: token_logprobs_impl.h */
     enum finish_reason finish;
     struct error error;             /* with FINISH_ERROR */
     struct request_timings timings; /* with any finish */
@@ -49,9 +50,10 @@ enum take_result {
  * sleep. */
 enum take_result generation_take(struct generation *g, bool whole);
 
-/* The state of one choice for the reader, moved to `out`: its text so far leaves the generation.
- * To be released with strbuf_release(&out->text). */
+/* The state of one choice for the reader, moved to `out`: its text so far leaves the generation,
+ * and with log-probabilities so much of it as whole tokens have come. */
 void generation_read(struct generation *g, int choice_i, struct choice_state *out);
+void choice_state_release(struct choice_state *c);
 
 /* Stop what the engine still runs. With `gone` nobody is there to read: the reader is woken and
  * told TAKE_GONE; else the choices end as cancelled. Any thread but the engine's. */

@@ -2,10 +2,13 @@
  */
 #include "api/fake_engine_impl.h"
 #include "api/generation_impl.h"
+#include "api/token_logprobs_impl.h"
 
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -28,6 +31,7 @@ static void wake(void *context)
 }
 
 static const struct sleeper sleeper = {note_sleep, wake, NULL};
+static struct tokenizer *letters;
 static const int32_t ids[3] = {1, 2, 3};
 
 static struct request_options options(int n_prompt, int max_tokens)
@@ -71,7 +75,7 @@ static void streams_every_byte(void **state)
         assert_int_equal(take_awake(g, false), TAKE_NEWS);
         generation_read(g, 0, &c);
         strbuf_append(&all, c.text.data, c.text.bytes);
-        strbuf_release(&c.text);
+        choice_state_release(&c);
     } while (c.finish == FINISH_NONE);
     assert_int_equal(c.finish, FINISH_LENGTH);
     assert_int_equal(c.timings.n_output, 100);
@@ -80,6 +84,44 @@ static void streams_every_byte(void **state)
     assert_int_equal(strcmp(all.data + all.bytes - 5, "2.99 "), 0);
     assert_int_equal(all.bytes, 10 * 4 + 90 * 5);
     strbuf_release(&all);
+    generation_detach(g);
+    end(engine);
+}
+
+/* What is read at a time is whole tokens, with their log-probabilities, and in the end all of them.
+ */
+static void tokens_and_text_leave_together(void **state)
+{
+    (void)state;
+    struct engine *engine = begin();
+    fake_engine_set(engine, engine->late_text = true);
+    struct generation *g = generation_new(engine, 1, &sleeper);
+    struct request_options o = options(2, 60);
+    struct error e;
+    o.logprobs = true;
+    assert_int_equal(generation_submit(g, 0, &o, &e), OK);
+    int n = 0;
+    struct choice_state c;
+    do {
+        assert_int_equal(take_awake(g, false), TAKE_NEWS);
+        generation_read(g, 0, &c);
+        const char *text = c.text.data;
+        struct strbuf json;
+        strbuf_init(&json, 100000);
+        token_logprobs_append_text(&json, letters, &c.logprobs);
+        for (const char *number = strstr(json.data, "token_logprobs") + 17; *number != ']'; n++) {
+            char expected[16];
+            snprintf(expected, sizeof expected, "2.%d ", n);
+            assert_memory_equal(text, expected, strlen(expected));
+            text += strlen(expected);
+            assert_int_equal((int)-strtod(number, (char **)&number), n);
+            number += *number == ',';
+        }
+        assert_string_equal(text, "");
+        strbuf_release(&json);
+        choice_state_release(&c);
+    } while (c.finish == FINISH_NONE);
+    assert_int_equal(n, 60);
     generation_detach(g);
     end(engine);
 }
@@ -101,7 +143,7 @@ static void waits_for_all_choices(void **state)
         generation_read(g, i, &c);
         assert_string_equal(c.text.data, texts[i]);
         assert_int_equal(c.finish, FINISH_LENGTH);
-        strbuf_release(&c.text);
+        choice_state_release(&c);
     }
     generation_detach(g);
     end(engine);
@@ -155,7 +197,7 @@ static void submitting_after_cancel_is_cancelled(void **state)
     struct choice_state c;
     generation_read(g, 0, &c);
     assert_int_equal(c.finish, FINISH_CANCELLED);
-    strbuf_release(&c.text);
+    choice_state_release(&c);
     generation_detach(g);
     end(engine);
 }
@@ -176,20 +218,47 @@ static void refused_and_failed(void **state)
     generation_read(g, 0, &c);
     assert_int_equal(c.finish, FINISH_ERROR);
     assert_string_equal(c.error.text, "node 2 is gone");
-    strbuf_release(&c.text);
+    choice_state_release(&c);
     generation_detach(g);
     end(engine);
+}
+
+static int open_letters(void **state)
+{
+    (void)state;
+    static const uint8_t types[] = {VOCAB_UNKNOWN};
+    static const float scores[1];
+    struct tokenizer_vocab v = {.kind = VOCAB_SPM,
+                                .types = types,
+                                .scores = scores,
+                                .bos = TOKEN_NONE,
+                                .eos = TOKEN_NONE,
+                                .eot = TOKEN_NONE,
+                                .unknown = 0};
+    enum err err = string_table_append(&v.tokens, "<unk>", 5, NULL);
+    if (err == OK)
+        err = tokenizer_new_vocab(&v, &letters, NULL);
+    string_table_release(&v.tokens);
+    return err == OK ? 0 : -1;
+}
+
+static int close_letters(void **state)
+{
+    (void)state;
+    tokenizer_close(letters);
+    return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streams_every_byte),
+        cmocka_unit_test(tokens_and_text_leave_together),
         cmocka_unit_test(waits_for_all_choices),
         cmocka_unit_test(reader_leaves_first),
         cmocka_unit_test(gone_wakes_the_reader),
         cmocka_unit_test(submitting_after_cancel_is_cancelled),
         cmocka_unit_test(refused_and_failed),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_letters, close_letters);
 }

@@ -1,14 +1,14 @@
 #include "api/json_text_impl.h"
 
 #include "base/bounds.h"
+#include "base/panic.h"
 
 #include <string.h>
 
 /* ---- out ---- */
 
-/* Bytes of the well-formed UTF-8 character at s, as Unicode's table 3-7 has them; 0 if it is none.
- */
-static size_t utf8_character(const unsigned char *s, size_t left)
+/* As Unicode's table 3-7 has it. */
+size_t utf8_character(const unsigned char *s, size_t left)
 {
     if (s[0] < 0x80)
         return 1;
@@ -58,10 +58,29 @@ static int append_to_strbuf(const char *data, size_t bytes, void *out)
 void json_append(struct strbuf *out, json_t *value)
 {
     /* Nine digits are more than a time or a speed has, and print 0.051 as 0.051. */
-    size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(9);
+    size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(9) | JSON_ENCODE_ANY;
     if (value == NULL || json_dump_callback(value, append_to_strbuf, out, flags) != 0)
         out->failed = true;
     json_decref(value);
+}
+
+void json_append_open(struct strbuf *out, json_t *object)
+{
+    ASSERT(object == NULL || json_object_size(object) > 0);
+    json_append(out, object);
+    if (!out->failed)
+        out->data[--out->bytes] = 0;
+}
+
+void json_append_member(struct strbuf *out, const char *name, json_t *value)
+{
+    strbuf_printf(out, ",\"%s\":", name);
+    json_append(out, value);
+}
+
+void json_append_text(struct strbuf *out, const char *text, size_t bytes)
+{
+    json_append(out, json_text(text, bytes));
 }
 
 /* ---- in ---- */

@@ -18,7 +18,7 @@ struct run_flags {
     const char *prompt;
     int n, draft;
     struct sampling sampling;
-    bool seed_given, ignore_eos, json;
+    bool seed_given, ignore_eos, truncate, json;
 };
 
 /* A request under way: the engine's thread fills it in, the main thread waits for `done`. */
@@ -99,11 +99,11 @@ static int all_sources(const int n[N_GUESS_SOURCES])
 static json_t *timings_json(const struct lead *lead, const struct request_timings *t)
 {
     return json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:i, s:i, s:i, s:i, s:i, s:i}", "load_s",
+        "{s:f, s:f, s:f, s:f, s:f, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "load_s",
         (double)lead->load_us / 1e6, "prefill_s", (double)t->prefill_us / 1e6, "prefill_tok_s",
         per_second(t->n_prompt, t->prefill_us), "decode_s", (double)t->decode_us / 1e6,
         "decode_tok_s", per_second(t->n_output - 1, t->decode_us), "n_prompt", t->n_prompt,
-        "n_output", t->n_output, "draft_tokens", all_sources(t->n_guessed), "draft_accepted_tokens",
+        "n_truncated", t->n_truncated, "n_output", t->n_output, "draft_tokens", all_sources(t->n_guessed), "draft_accepted_tokens",
         all_sources(t->n_right), "draft_model_tokens", t->n_guessed[GUESS_MODEL],
         "draft_model_accepted_tokens", t->n_right[GUESS_MODEL]);
 }
@@ -124,6 +124,8 @@ static enum err report(struct lead *lead, const struct run_flags *f,
     fprintf(stderr, "\n");
     if (lead->plan.n_stages > 1)
         print_ring(lead);
+    if (t->n_truncated > 0)
+        fprintf(stderr, "the first %d tokens of the prompt were dropped\n", t->n_truncated);
     fprintf(stderr, "load %.2f s; prompt %d tokens, %.1f tok/s; output %d tokens, %.1f tok/s\n",
             (double)lead->load_us / 1e6, t->n_prompt, per_second(t->n_prompt, t->prefill_us),
             t->n_output, per_second(t->n_output - 1, t->decode_us));
@@ -139,6 +141,7 @@ static enum err generate(struct lead *lead, const struct run_flags *f,
 {
     struct request_options request = {.prompt = (const int32_t *)prompt->ids,
                                       .n_prompt = (int)prompt->n,
+                                      .truncate = f->truncate,
                                       .max_tokens = f->n,
                                       .sampling = f->sampling,
                                       .ignore_eos = f->ignore_eos,
@@ -170,10 +173,12 @@ static enum err generate(struct lead *lead, const struct run_flags *f,
     return error_set(e, c->error.code, "%s", c->error.text);
 }
 
-/* Positions for this prompt and completion; a prompt that fills the model's context is refused. */
-static enum err choose_context(const struct modelfile *file, size_t n_prompt, int n,
-                               struct lead_options *o, struct error *e)
+/* Positions for this prompt and completion; a prompt that fills the model's context is refused, or
+ * truncated by the engine. */
+static enum err choose_context(const struct run_flags *f, const struct modelfile *file,
+                               size_t n_prompt, struct lead_options *o, struct error *e)
 {
+    int n = f->n;
     struct model_params p;
     enum err err = modelfile_params(file, &p, e);
     if (err != OK)
@@ -181,12 +186,12 @@ static enum err choose_context(const struct modelfile *file, size_t n_prompt, in
     int most = o->context > 0 && o->context < p.context ? o->context : p.context;
     if (n_prompt == 0)
         return error_set(e, ERR_INVALID, "the prompt is empty and the model has no BOS token");
-    if (n_prompt >= (size_t)most)
+    if (n_prompt >= (size_t)most && !f->truncate)
         return error_set(e, ERR_LIMIT,
                          "the prompt is too long: expected at most %d tokens (context %d), found "
-                         "%zu",
+                         "%zu; --truncate drops its beginning",
                          most - 1, most, n_prompt);
-    if (o->context == 0 && n >= 0 && (size_t)n < (size_t)p.context - n_prompt)
+    if (o->context == 0 && n >= 0 && n_prompt + (size_t)n < (size_t)p.context)
         o->context = (int)n_prompt + n;
     return OK;
 }
@@ -205,7 +210,7 @@ static enum err run_prompt(const struct run_flags *f, struct modelfile *file,
     o.progress_context = "loading";
     struct lead lead;
     struct completion c = {.quiet = f->json};
-    enum err err = choose_context(file, prompt->n, f->n, &o, e);
+    enum err err = choose_context(f, file, prompt->n, &o, e);
     if (err == OK)
         err = open_draft_model(&f->lead, f->draft, &o.draft_file, e);
     if (err == OK)
@@ -249,6 +254,8 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
         SAMPLING_FLAGS(*s),
         {"seed", FLAG_U64, &s->seed, "S", "of the random numbers (default: a random one)",
          .given = &f->seed_given},
+        {"truncate", FLAG_BOOL, &f->truncate, NULL,
+         "a prompt that is too long loses its beginning, but for the BOS token"},
         {"ignore-eos", FLAG_BOOL, &f->ignore_eos, NULL, "go on after the end of text"},
         {"json", FLAG_BOOL, &f->json, NULL, "print one JSON object instead of the text"},
         {"draft", FLAG_INT, &f->draft, "N", "tokens guessed ahead in a step (default 8); 0: none",

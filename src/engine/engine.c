@@ -15,6 +15,7 @@
 #include "engine/request_impl.h"
 #include "engine/schedule.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,15 +154,36 @@ static enum err accept(struct engine *g, struct request *r, struct error *e)
     return OK;
 }
 
+/* How many tokens of its prompt a request wants to keep; more than it has where it says nothing. */
+static enum err limit_prompt(const struct engine *g, const struct request_options *o, int *most,
+                             struct error *e)
+{
+    int all = schedule_most(g->schedule), reserved = o->max_tokens >= 0 ? o->max_tokens : 1;
+    *most = o->truncate_to > 0 ? o->truncate_to : INT_MAX;
+    if (!o->truncate)
+        return OK;
+    if (reserved >= all)
+        return error_set(e, ERR_INVALID,
+                         "truncate: max_tokens of %d leave no room for a prompt, the context is %d "
+                         "tokens long",
+                         reserved, all);
+    if (*most > all - reserved)
+        *most = all - reserved;
+    return OK;
+}
+
 enum err engine_submit(struct engine *g, const struct request_options *o, uint64_t *id,
                        struct error *e)
 {
     struct request *r;
+    int most_prompt;
     *id = 0;
-    enum err err = request_new(o, g->options.tokenizer, g->options.vocab, &r, e);
+    enum err err = limit_prompt(g, o, &most_prompt, e);
+    if (err == OK)
+        err = request_new(o, most_prompt, g->options.tokenizer, g->options.vocab, &r, e);
     if (err != OK)
         return err;
-    err = schedule_room(g->schedule, o->n_prompt, o->max_tokens, &r->room, e); /* reads constants */
+    err = schedule_room(g->schedule, r->n_prompt, o->max_tokens, &r->room, e); /* reads constants */
     if (err == OK) {
         r->submitted_us = clock_now_us();
         if (r->deadline_us > 0)

@@ -56,10 +56,20 @@ struct request_timings {
     time_us decode_us;  /* first to last token */
     time_us stalled_us; /* of the two before: waiting again, having lost its blocks to others */
     int n_prompt, n_output;
+    int n_truncated;                /* tokens at the beginning of the prompt that were dropped */
     int n_cached;                   /* tokens of the prompt that had been computed before */
     int n_preempted;                /* how often it lost its blocks */
     int n_guessed[N_GUESS_SOURCES]; /* tokens guessed ahead, by source, … */
     int n_right[N_GUESS_SOURCES];   /* … and those that were right */
+};
+
+/* Where the text of a token stands in all text of its request, as it is before stop strings are
+ * looked for. The token's text is told as far as stop strings let it: perhaps with a later event,
+ * and never if all of it is cut. A token that ends inside a character has `end` one byte behind the
+ * text that is there by then: it is told when the character is. */
+struct text_span {
+    size_t begin, end; /* bytes */
+    size_t characters; /* in front of it */
 };
 
 /* What a request's owner hears, from the engine's thread, in order; must not block or call back
@@ -74,6 +84,7 @@ struct request_event {
     enum finish_reason finish;
     const char *stop;                        /* the stop string that ended it, or NULL */
     const struct error *error;               /* with FINISH_ERROR */
+    struct text_span span;                   /* of the token */
     const struct sampler_logprobs *logprobs; /* of the token, where wanted; or NULL */
     const struct request_timings *timings;   /* with the last event */
 };
@@ -82,7 +93,10 @@ typedef void (*request_fn)(void *context, const struct request_event *event);
 struct request_options {
     const int32_t *prompt; /* n_prompt >= 1 ids, copied */
     int n_prompt;
-    int max_tokens; /* >= 0; -1: no limit. Held down by the context and by all KV blocks */
+    bool truncate;   /* a prompt that leaves no room for max_tokens (-1: for one token) loses its
+                      * beginning, but for a BOS token in front */
+    int truncate_to; /* so does one of more tokens than this; 0: any number is fine */
+    int max_tokens;  /* >= 0; -1: no limit. Held down by the context and by all KV blocks */
     struct sampling sampling; /* copied with its logit_bias and dry_breakers */
     const char *const
         *breakers;  /* n_breakers strings for DRY, where sampling has no dry_breakers; */
@@ -100,9 +114,10 @@ struct request_options {
     void *context;
 };
 
-/* Hand a request over. ERR_INVALID (sampling), ERR_LIMIT (prompt longer than the context or than
- * all KV blocks, both numbers named), ERR_FULL (queue), ERR_CLOSED (engine failed or stopping). Any
- * thread. *id serves engine_cancel. */
+/* Hand a request over. ERR_INVALID (sampling; max_tokens that leave no room for a prompt that may
+ * be truncated), ERR_LIMIT (prompt longer than the context or than all KV blocks, both numbers
+ * named), ERR_FULL (queue), ERR_CLOSED (engine failed or stopping). Any thread. *id serves
+ * engine_cancel. */
 enum err engine_submit(struct engine *g, const struct request_options *o, uint64_t *id,
                        struct error *e);
 

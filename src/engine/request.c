@@ -19,6 +19,9 @@ static enum err check_options(const struct request_options *o, int vocab, struct
         if (o->prompt[i] < 0 || o->prompt[i] >= vocab)
             return error_set(e, ERR_INVALID, "prompt: expected tokens from 0 to %d, found %d",
                              vocab - 1, o->prompt[i]);
+    if (o->truncate_to < 0)
+        return error_set(e, ERR_INVALID, "truncate_prompt_tokens: expected 0 or more, found %d",
+                         o->truncate_to);
     if (o->max_tokens < -1)
         return error_set(e, ERR_INVALID, "max_tokens: expected 0 or more, found %d", o->max_tokens);
     if (o->deadline_us < 0)
@@ -32,13 +35,16 @@ static enum err check_options(const struct request_options *o, int vocab, struct
 
 static enum err copy_arrays(struct request *r, const struct request_options *o, struct error *e)
 {
-    size_t prompt_bytes = (size_t)o->n_prompt * sizeof(r->prompt[0]);
+    size_t prompt_bytes = (size_t)r->n_prompt * sizeof(r->prompt[0]);
     size_t bias_bytes = (size_t)o->sampling.n_logit_bias * sizeof(r->bias[0]);
     r->prompt = malloc(prompt_bytes);
     r->bias = malloc(bias_bytes > 0 ? bias_bytes : 1);
     if (r->prompt == NULL || r->bias == NULL)
-        return error_set(e, ERR_MEMORY, "no memory for a prompt of %d tokens", o->n_prompt);
-    memcpy(r->prompt, o->prompt, prompt_bytes);
+        return error_set(e, ERR_MEMORY, "no memory for a prompt of %d tokens", r->n_prompt);
+    memcpy(r->prompt, o->prompt + r->n_truncated, prompt_bytes);
+    uint32_t bos = r->tokenizer != NULL ? tokenizer_bos(r->tokenizer) : TOKEN_NONE;
+    if (r->n_truncated > 0 && r->n_prompt > 1 && (uint32_t)o->prompt[0] == bos)
+        r->prompt[0] = o->prompt[0];
     if (bias_bytes > 0)
         memcpy(r->bias, o->sampling.logit_bias, bias_bytes);
     r->sampling.logit_bias = r->bias;
@@ -77,23 +83,26 @@ static enum err begin_text(struct request *r, const struct request_options *o, s
         return err;
     detokenizer_init(&r->detokenizer, r->tokenizer, o->special_text ? 0 : TOKENIZER_SKIP_SPECIAL);
     uint32_t known = tokenizer_n_tokens(r->tokenizer);
-    for (int i = 0; i < o->n_prompt && err == OK; i++) {
-        uint32_t id = (uint32_t)o->prompt[i];
+    for (int i = 0; i < r->n_prompt && err == OK; i++) {
+        uint32_t id = (uint32_t)r->prompt[i];
         if (id < known)
             err = detokenizer_prime(&r->detokenizer, &id, 1, e);
     }
     return err;
 }
 
-enum err request_new(const struct request_options *o, const struct tokenizer *tokenizer, int vocab,
-                     struct request **out, struct error *e)
+enum err request_new(const struct request_options *o, int most_prompt,
+                     const struct tokenizer *tokenizer, int vocab, struct request **out,
+                     struct error *e)
 {
     *out = NULL;
     enum err err = check_options(o, vocab, e);
     if (err != OK)
         return err;
     struct request *r = xcalloc(1, sizeof(*r));
-    *r = (struct request){.n_prompt = o->n_prompt,
+    int n_prompt = o->n_prompt < most_prompt ? o->n_prompt : most_prompt;
+    *r = (struct request){.n_prompt = n_prompt,
+                          .n_truncated = o->n_prompt - n_prompt,
                           .sampling = o->sampling,
                           .choice = o->choice,
                           .tokenizer = tokenizer,
@@ -135,6 +144,14 @@ void request_free(struct request *r)
 
 /* ---- tokens to events ---- */
 
+/* A piece is whole characters: a byte that does not continue one begins one. */
+static void count_piece(struct request *r)
+{
+    r->n_text_bytes += r->piece.bytes;
+    for (size_t i = 0; i < r->piece.bytes; i++)
+        r->n_text_characters += ((unsigned char)r->piece.data[i] & 0xC0) != 0x80;
+}
+
 /* The text of one token through detokenizer and stop filter into r->text. A token that the
  * tokenizer does not know (vocabularies of models are padded) has no text. */
 static enum err add_text(struct request *r, int32_t token, const char **stop, struct error *e)
@@ -143,9 +160,12 @@ static enum err add_text(struct request *r, int32_t token, const char **stop, st
         return OK;
     strbuf_clear(&r->piece);
     enum err err = detokenizer_push(&r->detokenizer, (uint32_t)token, &r->piece, e);
-    if (err == OK)
-        *stop = stop_filter_push(r->stops, r->piece.data, r->piece.bytes, &r->text);
-    return err;
+    if (err != OK)
+        return err;
+    count_piece(r);
+    r->span.end = r->n_text_bytes + (r->detokenizer.n_pending > 0);
+    *stop = stop_filter_push(r->stops, r->piece.data, r->piece.bytes, &r->text);
+    return OK;
 }
 
 /* No more tokens: a character begun and text held back come out. */
@@ -188,12 +208,14 @@ enum finish_reason request_token(struct request *r, int32_t token, bool last, ti
     if (r->n_output++ == 0)
         r->first_us = now;
     r->last_us = now;
+    r->span = (struct text_span){r->n_text_bytes, r->n_text_bytes, r->n_text_characters};
     enum finish_reason finish = token_text(r, token, last, stop, e);
     if (finish != FINISH_NONE)
         return finish;
     struct request_event event = {.token = token,
                                   .text = r->text.data,
                                   .text_bytes = r->text.bytes,
+                                  .span = r->span,
                                   .logprobs = r->wants_logprobs ? &r->logprobs : NULL};
     r->on_event(r->context, &event);
     strbuf_clear(&r->text);
@@ -210,6 +232,7 @@ void request_timings(const struct request *r, time_us now, struct request_timing
                                     .decode_us = r->n_output > 0 ? r->last_us - first : 0,
                                     .stalled_us = a->stalled_us,
                                     .n_prompt = r->n_prompt,
+                                    .n_truncated = r->n_truncated,
                                     .n_output = r->n_output,
                                     .n_cached = a->n_cached,
                                     .n_preempted = a->n_preempted};
@@ -229,6 +252,7 @@ void request_finish(struct request *r, enum finish_reason finish, int32_t token,
                                   .finish = finish,
                                   .stop = stop,
                                   .error = error,
+                                  .span = r->span,
                                   .logprobs = token >= 0 && r->wants_logprobs ? &r->logprobs : NULL,
                                   .timings = &timings};
     r->on_event(r->context, &event);

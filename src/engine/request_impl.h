@@ -10,9 +10,9 @@
 
 struct request {
     uint64_t id;
-    int32_t *prompt; /* until it was given to the schedule */
-    int n_prompt;
-    int room; /* tokens it may get */
+    int32_t *prompt;           /* until it was given to the schedule */
+    int n_prompt, n_truncated; /* left, and dropped of what was given */
+    int room;                  /* tokens it may get */
     struct sampling sampling;
     uint32_t choice;
     const struct tokenizer *tokenizer; /* NULL: ids only */
@@ -27,8 +27,10 @@ struct request {
     struct sampler_logprobs logprobs; /* of the token at hand */
     struct detokenizer detokenizer;
     struct stop_filter *stops;
-    struct strbuf piece; /* of the token at hand, before the stop filter */
-    struct strbuf text;  /* and after it */
+    struct strbuf piece;                    /* of the token at hand, before the stop filter */
+    struct strbuf text;                     /* and after it */
+    struct text_span span;                  /* of the token at hand */
+    size_t n_text_bytes, n_text_characters; /* of all pieces so far */
 
     int sequence;   /* in the schedule; -1: not there */
     bool cancelled; /* engine.lock */
@@ -40,9 +42,12 @@ struct request {
     struct sequence_account account; /* what the schedule said last */
 };
 
-/* ERR_INVALID, ERR_LIMIT, ERR_MEMORY. Everything of `o` is copied. */
-enum err request_new(const struct request_options *o, const struct tokenizer *tokenizer, int vocab,
-                     struct request **out, struct error *e);
+/* ERR_INVALID, ERR_LIMIT, ERR_MEMORY. Everything of `o` is copied; of its prompt the last
+ * `most_prompt` tokens if there are more, the first of which is the BOS token where the prompt
+ * begins with it. */
+enum err request_new(const struct request_options *o, int most_prompt,
+                     const struct tokenizer *tokenizer, int vocab, struct request **out,
+                     struct error *e);
 void request_free(struct request *r); /* NULL allowed */
 
 /* What a new token means for the request. FINISH_NONE: an event was given and more is to come;

@@ -71,6 +71,12 @@ void schedule_clock(struct schedule *s, int64_t now_us)
 
 /* ---- sequences ---- */
 
+int schedule_most(const struct schedule *s)
+{
+    int64_t block_tokens = (int64_t)s->options.n_blocks * KV_BLOCK_TOKENS;
+    return block_tokens < s->options.max_context ? (int)block_tokens : s->options.max_context;
+}
+
 enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, int *room,
                        struct error *e)
 {
@@ -86,8 +92,7 @@ enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, i
         return error_set(e, ERR_LIMIT,
                          "the prompt has %d tokens, but all key-value blocks hold only %lld",
                          n_prompt, (long long)block_tokens);
-    int64_t most = block_tokens < o->max_context ? block_tokens : o->max_context;
-    *room = (int)(most - n_prompt);
+    *room = schedule_most(s) - n_prompt;
     if (max_tokens >= 0 && max_tokens < *room)
         *room = max_tokens;
     return OK;

@@ -93,6 +93,8 @@ struct heard {
     pthread_cond_t changed;
     int n_tokens;
     int32_t tokens[CONTEXT];
+    struct text_span spans[CONTEXT];
+    float logprobs[CONTEXT]; /* 1: not told */
     char text[4096];
     size_t text_bytes;
     enum finish_reason finish;
@@ -116,8 +118,11 @@ static void hear(void *context, const struct request_event *event)
 {
     struct heard *h = context;
     pthread_mutex_lock(&h->lock);
-    if (event->token >= 0 && h->n_tokens < CONTEXT)
+    if (event->token >= 0 && h->n_tokens < CONTEXT) {
+        h->spans[h->n_tokens] = event->span;
+        h->logprobs[h->n_tokens] = event->logprobs != NULL ? event->logprobs->chosen : 1;
         h->tokens[h->n_tokens++] = event->token;
+    }
     if (h->text_bytes + event->text_bytes < sizeof(h->text)) {
         memcpy(h->text + h->text_bytes, event->text, event->text_bytes);
         h->text_bytes += event->text_bytes;
@@ -168,6 +173,7 @@ static struct request_options request_of(int i, int32_t *prompt, struct heard *h
                                 .n_prompt = n_prompt,
                                 .max_tokens = 1 + i * 5 % 30,
                                 .sampling = SAMPLING_GREEDY,
+                                .logprobs = i % 2 == 0,
                                 .choice = (uint32_t)i % 2,
                                 .ignore_eos = true,
                                 .on_event = hear,
@@ -218,6 +224,10 @@ static void assert_as_alone(const struct heard *h, int i)
     assert_int_equal(h->n_tokens, 1 + i * 5 % 30);
     assert_int_equal(h->n_tokens, alone[i].n_tokens);
     assert_memory_equal(h->tokens, alone[i].tokens, (size_t)h->n_tokens * sizeof(h->tokens[0]));
+    assert_memory_equal(h->logprobs, alone[i].logprobs,
+                        (size_t)h->n_tokens * sizeof(h->logprobs[0]));
+    for (int t = 0; t < h->n_tokens; t++)
+        assert_true(i % 2 == 0 ? h->logprobs[t] < 0 : h->logprobs[t] > 0);
     assert_int_equal(h->timings.n_output, h->n_tokens);
     assert_int_equal(h->timings.n_prompt, 1 + i * 7 % 40);
     assert_true(h->timings.queued_us >= 0 && h->timings.prefill_us >= 0);
@@ -758,6 +768,27 @@ static void run_text(const struct tokenizer *t, const char *const *stops, int n_
     rig_stop(&rig);
 }
 
+/* Where each token's text stands: spans follow each other, and hold what the token says. */
+static void assert_spans(const struct tokenizer *t, const struct heard *h)
+{
+    size_t at = 0;
+    for (int i = 0; i < h->n_tokens; i++) {
+        const struct text_span *s = &h->spans[i];
+        assert_true(s->begin == at || s->begin + 1 == at); /* there the one before ended inside */
+        size_t counted = 0, bytes;
+        for (size_t k = 0; k < s->begin; k++)
+            counted += ((unsigned char)h->text[k] & 0xC0) != 0x80;
+        assert_int_equal(s->characters, counted);
+        const char *piece =
+            h->tokens[i] < N_PIECES ? tokenizer_piece(t, (uint32_t)h->tokens[i], &bytes) : NULL;
+        if (h->tokens[i] >= 7 && piece != NULL && s->end - s->begin == bytes)
+            assert_memory_equal(h->text + s->begin, piece, bytes);
+        if (h->tokens[i] >= 7 && piece != NULL) /* behind a broken character stands its U+FFFD */
+            assert_true(s->end - s->begin == bytes || s->end - s->begin == bytes + 3);
+        at = s->end;
+    }
+}
+
 static void text_is_that_of_the_tokens(void **state)
 {
     (void)state;
@@ -766,6 +797,7 @@ static void text_is_that_of_the_tokens(void **state)
         struct heard h;
         run_text(t, NULL, 0, variant, &h);
         assert_int_equal(h.finish, FINISH_LENGTH);
+        assert_spans(t, &h);
         int32_t prompt[64];
         struct request_options o = request_of(variant, prompt, &h);
         uint32_t ids[CONTEXT];
@@ -851,6 +883,91 @@ static void end_tokens_end_unless_ignored(void **state)
     tokenizer_close(t);
 }
 
+/* ---- prompts that are too long ---- */
+
+enum { LONG = 300 };
+
+/* Run a prompt with these limits and the same one as it should be cut: both get the same tokens. */
+static void assert_cut(struct rig *rig, const int32_t *prompt, struct request_options limits,
+                       const int32_t *cut, int n_cut)
+{
+    struct heard h[2];
+    for (int i = 0; i < 2; i++) {
+        struct request_options o = i == 0 ? limits : (struct request_options){0};
+        uint64_t id;
+        struct error e = {.text = ""};
+        heard_init(&h[i]);
+        o.prompt = i == 0 ? prompt : cut;
+        o.n_prompt = i == 0 ? LONG : n_cut;
+        o.max_tokens = limits.max_tokens;
+        o.sampling = SAMPLING_GREEDY;
+        o.ignore_eos = true;
+        o.on_event = hear;
+        o.context = &h[i];
+        if (engine_submit(rig->engine, &o, &id, &e) != OK)
+            fail_msg("%s", e.text);
+        wait_end(&h[i]);
+    }
+    assert_int_equal(h[0].timings.n_prompt, n_cut);
+    assert_int_equal(h[0].timings.n_truncated, LONG - n_cut);
+    assert_int_equal(h[1].timings.n_truncated, 0);
+    assert_true(h[0].n_tokens > 0);
+    assert_int_equal(h[0].n_tokens, h[1].n_tokens);
+    assert_memory_equal(h[0].tokens, h[1].tokens, (size_t)h[0].n_tokens * sizeof(int32_t));
+    assert_int_equal(h[0].text_bytes, h[1].text_bytes);
+    assert_memory_equal(h[0].text, h[1].text, h[0].text_bytes);
+}
+
+static void a_prompt_is_cut_to_fit(void **state)
+{
+    (void)state;
+    struct tokenizer *t = small_tokenizer();
+    struct rig rig = rig_start((struct rig_options){.n_stages = 2, .tokenizer = t});
+    struct rig small = rig_start((struct rig_options){.n_stages = 1, .n_blocks = 4});
+    int32_t prompt[LONG], cut[CONTEXT];
+    for (int i = 0; i < LONG; i++)
+        prompt[i] = (i * i + 11) % 50 + 7;
+    const int32_t *end = prompt + LONG;
+    assert_cut(&rig, prompt, (struct request_options){.truncate = true, .max_tokens = 20},
+               end - (CONTEXT - 20), CONTEXT - 20);
+    assert_cut(&rig, prompt, (struct request_options){.truncate = true, .max_tokens = -1},
+               end - (CONTEXT - 1), CONTEXT - 1);
+    assert_cut(&rig, prompt, (struct request_options){.truncate_to = 5, .max_tokens = 9}, end - 5,
+               5);
+    assert_cut(&rig, prompt,
+               (struct request_options){.truncate = true, .truncate_to = 200, .max_tokens = 100},
+               end - (CONTEXT - 100), CONTEXT - 100);
+    /* All blocks together hold 64 tokens. Without a tokenizer no token is BOS. */
+    prompt[0] = ID_BOS;
+    assert_cut(&small, prompt, (struct request_options){.truncate = true, .max_tokens = 4},
+               end - 60, 60);
+    memcpy(cut, end - 40, 40 * sizeof cut[0]);
+    cut[0] = ID_BOS; /* it stays in front */
+    assert_cut(&rig, prompt, (struct request_options){.truncate_to = 40, .max_tokens = 9}, cut, 40);
+    assert_cut(&rig, prompt, (struct request_options){.truncate_to = 1, .max_tokens = 9}, end - 1,
+               1);
+
+    struct request_options o = {.prompt = prompt, .n_prompt = LONG, .max_tokens = 1};
+    struct error e;
+    uint64_t id;
+    o.sampling = SAMPLING_GREEDY;
+    assert_int_equal(engine_submit(rig.engine, &o, &id, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, "300 tokens"));
+    assert_non_null(strstr(e.text, "only 128"));
+    o.truncate_to = 200; /* still too long */
+    assert_int_equal(engine_submit(rig.engine, &o, &id, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, "200 tokens"));
+    o.truncate = true;
+    o.max_tokens = CONTEXT;
+    assert_int_equal(engine_submit(rig.engine, &o, &id, &e), ERR_INVALID);
+    assert_non_null(strstr(e.text, "max_tokens of 128"));
+    o.truncate_to = -1;
+    assert_int_equal(engine_submit(rig.engine, &o, &id, &e), ERR_INVALID);
+    rig_stop(&rig);
+    rig_stop(&small);
+    tokenizer_close(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -871,6 +988,7 @@ int main(void)
         cmocka_unit_test(text_is_that_of_the_tokens),
         cmocka_unit_test(stop_strings_across_tokens),
         cmocka_unit_test(end_tokens_end_unless_ignored),
+        cmocka_unit_test(a_prompt_is_cut_to_fit),
     };
     return cmocka_run_group_tests(tests, compute_alone, NULL);
 }
