@@ -47,10 +47,11 @@ int api_server_port(const struct api_server *s);
 
 /* What a stage of the ring did so far, for /metrics. */
 struct api_stage {
-    char node[264]; /* printable */
-    bool known;     /* it answered; if not, the rest means nothing */
+    char node[264];  /* printable */
+    char layers[32]; /* "0-11" */
+    bool known;      /* it answered; if not, the rest means nothing */
     uint64_t steps, rows, sent_bytes, received_bytes;
-    time_us busy_us;
+    time_us busy_us, input_wait_us, send_wait_us, other_us; /* all of the time of its thread */
 };
 
 struct api_model {

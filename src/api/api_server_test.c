@@ -483,7 +483,7 @@ static int one_stage(void *context, struct api_stage *out, int most)
 {
     (void)context;
     assert_true(most >= 1);
-    out[0] = (struct api_stage){.node = "lead", .known = true, .steps = 77};
+    out[0] = (struct api_stage){.node = "lead", .layers = "0-3", .known = true, .steps = 77};
     return 1;
 }
 
@@ -506,7 +506,7 @@ static void metrics(void **state)
                         "text/plain; version=0.0.4; charset=utf-8");
     assert_has(&a, "shoal_ready 1\n");
     assert_has(&a, "shoal_requests_total 1\n");
-    assert_has(&a, "shoal_stage_steps_total{stage=\"0\",node=\"lead\"} 77\n");
+    assert_has(&a, "shoal_stage_steps_total{stage=\"0\",node=\"lead\",layers=\"0-3\"} 77\n");
     http_answer_release(&a);
     stop(NULL);
 }

@@ -112,47 +112,70 @@ static void append_ring(struct strbuf *out, const struct engine_stats *s)
     gauge(out, "shoal_slots", "Sequences that can run at once.", s->n_slots);
     counter(out, "shoal_steps_total", "Steps sent through the ring.", s->steps);
     counter(out, "shoal_step_rows_total", "Tokens computed in them.", s->rows);
+    counter(out, "shoal_step_prompt_rows_total", "Of these, tokens of prompts.", s->prompt_rows);
     seconds(out, "shoal_ring_wait_seconds_total", "Time the lead waited for steps.", s->wait_us);
     seconds(out, "shoal_idle_seconds_total", "Time without any request.", s->idle_us);
 }
 
-/* name{stage="0",node="…"} , and the value is to follow. */
-static void stage_labels(struct strbuf *out, const char *name, int i, const struct api_stage *stage)
+static void append_escaped(struct strbuf *out, const char *text)
 {
-    strbuf_printf(out, "%s{stage=\"%d\",node=\"", name, i);
-    for (const char *c = stage->node; *c != 0; c++) {
+    for (const char *c = text; *c != 0; c++) {
         if (*c == '"' || *c == '\\')
             strbuf_puts(out, "\\");
         strbuf_append(out, c, 1);
     }
+}
+
+/* name{stage="0",node="…",layers="0-11"} , and the value is to follow. */
+static void stage_labels(struct strbuf *out, const char *name, int i, const struct api_stage *stage)
+{
+    strbuf_printf(out, "%s{stage=\"%d\",node=\"", name, i);
+    append_escaped(out, stage->node);
+    strbuf_puts(out, "\",layers=\"");
+    append_escaped(out, stage->layers);
     strbuf_puts(out, "\"} ");
 }
 
-/* One metric of all stages. */
-static void append_stage_seconds(struct strbuf *out, const struct api_stage *stages, int n)
+/* One metric of all stages: a time_us, told in seconds, or a uint64_t. */
+struct stage_metric {
+    const char *name, *help;
+    size_t offset;
+    bool is_time;
+};
+
+static void append_stage_metric(struct strbuf *out, const struct api_stage *stages, int n,
+                                const struct stage_metric *m)
 {
-    static const char name[] = "shoal_stage_busy_seconds_total";
-    head(out, name, "counter", "Time a stage computed.");
+    head(out, m->name, "counter", m->help);
     for (int i = 0; i < n; i++) {
+        const void *value = (const char *)&stages[i] + m->offset;
         if (!stages[i].known)
             continue;
-        stage_labels(out, name, i, &stages[i]);
-        strbuf_printf(out, "%.6f\n", (double)stages[i].busy_us / 1e6);
+        stage_labels(out, m->name, i, &stages[i]);
+        if (m->is_time)
+            strbuf_printf(out, "%.6f\n", (double)*(const time_us *)value / 1e6);
+        else
+            strbuf_printf(out, "%llu\n", (unsigned long long)*(const uint64_t *)value);
     }
 }
 
-static void append_stage_count(struct strbuf *out, const struct api_stage *stages, int n,
-                               const char *name, const char *help, size_t offset)
-{
-    head(out, name, "counter", help);
-    for (int i = 0; i < n; i++) {
-        const uint64_t *value = (const void *)((const char *)&stages[i] + offset);
-        if (!stages[i].known)
-            continue;
-        stage_labels(out, name, i, &stages[i]);
-        strbuf_printf(out, "%llu\n", (unsigned long long)*value);
-    }
-}
+#define STAGE(member) offsetof(struct api_stage, member)
+static const struct stage_metric stage_metrics[] = {
+    {"shoal_stage_busy_seconds_total", "Time a stage computed.", STAGE(busy_us), true},
+    {"shoal_stage_input_wait_seconds_total", "Time a stage waited for input.", STAGE(input_wait_us),
+     true},
+    {"shoal_stage_send_wait_seconds_total",
+     "Time a stage had nothing to compute while its output waited for the network.",
+     STAGE(send_wait_us), true},
+    {"shoal_stage_other_seconds_total",
+     "All other time of a stage: frames; on the lead scheduling and sampling.", STAGE(other_us),
+     true},
+    {"shoal_stage_steps_total", "Steps a stage computed.", STAGE(steps), false},
+    {"shoal_stage_rows_total", "Rows a stage computed.", STAGE(rows), false},
+    {"shoal_stage_sent_bytes_total", "Frames sent on.", STAGE(sent_bytes), false},
+    {"shoal_stage_received_bytes_total", "Frames received.", STAGE(received_bytes), false},
+};
+#undef STAGE
 
 static void append_stages(struct strbuf *out, const struct api_stage *stages, int n)
 {
@@ -161,15 +184,8 @@ static void append_stages(struct strbuf *out, const struct api_stage *stages, in
         stage_labels(out, "shoal_stage_up", i, &stages[i]);
         strbuf_puts(out, stages[i].known ? "1\n" : "0\n");
     }
-    append_stage_seconds(out, stages, n);
-    append_stage_count(out, stages, n, "shoal_stage_steps_total", "Steps a stage computed.",
-                       offsetof(struct api_stage, steps));
-    append_stage_count(out, stages, n, "shoal_stage_rows_total", "Rows a stage computed.",
-                       offsetof(struct api_stage, rows));
-    append_stage_count(out, stages, n, "shoal_stage_sent_bytes_total", "Frames sent on.",
-                       offsetof(struct api_stage, sent_bytes));
-    append_stage_count(out, stages, n, "shoal_stage_received_bytes_total", "Frames received.",
-                       offsetof(struct api_stage, received_bytes));
+    for (size_t i = 0; i < sizeof stage_metrics / sizeof stage_metrics[0]; i++)
+        append_stage_metric(out, stages, n, &stage_metrics[i]);
 }
 
 void metrics_append(struct strbuf *out, const struct engine_stats *stats,

@@ -52,7 +52,13 @@ static void numbers_are_where_they_belong(void **state)
     histogram_add(&s.first_token, 3000);
     histogram_add(&s.first_token, 1000 * 1000 * 1000);
     histogram_add(&s.first_token, 1000); /* a bound belongs to its bucket */
-    struct api_stage stages[] = {{.node = "127.0.0.1:5", .known = true, .busy_us = 250000},
+    struct api_stage stages[] = {{.node = "127.0.0.1:5",
+                                  .layers = "0-3",
+                                  .known = true,
+                                  .busy_us = 250000,
+                                  .input_wait_us = 1500000,
+                                  .send_wait_us = 2,
+                                  .other_us = 70},
                                  {.node = "go\"ne", .rows = 5},
                                  {.node = "lead", .known = true, .rows = 8}};
     begin();
@@ -78,10 +84,14 @@ static void numbers_are_where_they_belong(void **state)
     assert_line("shoal_time_to_first_token_seconds_bucket{le=\"120\"} 2");
     assert_line("shoal_time_to_first_token_seconds_bucket{le=\"+Inf\"} 3");
     assert_line("shoal_time_to_first_token_seconds_sum 1000.004000");
-    assert_line("shoal_stage_busy_seconds_total{stage=\"0\",node=\"127.0.0.1:5\"} 0.250000");
-    assert_line("shoal_stage_up{stage=\"1\",node=\"go\\\"ne\"} 0");
+#define FIRST "{stage=\"0\",node=\"127.0.0.1:5\",layers=\"0-3\"} "
+    assert_line("shoal_stage_busy_seconds_total" FIRST "0.250000");
+    assert_line("shoal_stage_input_wait_seconds_total" FIRST "1.500000");
+    assert_line("shoal_stage_send_wait_seconds_total" FIRST "0.000002");
+    assert_line("shoal_stage_other_seconds_total" FIRST "0.000070");
+    assert_line("shoal_stage_up{stage=\"1\",node=\"go\\\"ne\",layers=\"\"} 0");
     assert_null(strstr(out.data, "shoal_stage_rows_total{stage=\"1\""));
-    assert_line("shoal_stage_rows_total{stage=\"2\",node=\"lead\"} 8");
+    assert_line("shoal_stage_rows_total{stage=\"2\",node=\"lead\",layers=\"\"} 8");
     strbuf_release(&out);
 }
 

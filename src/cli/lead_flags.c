@@ -44,11 +44,19 @@ bool stage_stats(struct lead *lead, int stage_i, struct node_stats *out)
     pipeline_stats(lead->pipeline, &own);
     out->steps = own.steps;
     out->rows = own.rows;
-    out->busy_us = own.busy_us;
+    out->time.busy_us = own.busy_us;
+    if (lead->engine == NULL)
+        return true; /* whose the rest of its time is, its driver knows */
+    struct engine_stats s;
+    engine_stats(lead->engine, &s);
+    out->time = (struct stage_sums){.busy_us = s.busy_us,
+                                    .input_wait_us = s.wait_us - s.send_wait_us + s.idle_us,
+                                    .send_wait_us = s.send_wait_us,
+                                    .other_us = s.other_us};
     return true;
 }
 
-static void layers_text(const struct plan_stage *s, char text[32])
+void stage_layers_text(const struct plan_stage *s, char text[static 32])
 {
     if (s->last == s->first)
         snprintf(text, 32, "head only");
@@ -63,14 +71,14 @@ void print_ring(struct lead *lead)
     for (int i = 0; i < lead->plan.n_stages; i++) {
         struct node_stats s;
         char layers[32];
-        layers_text(&lead->plan.stages[i], layers);
+        stage_layers_text(&lead->plan.stages[i], layers);
         fprintf(stderr, "%-22s %-10s ", lead_stage_name(lead, i), layers);
         if (!stage_stats(lead, i, &s)) {
             fprintf(stderr, "%7.1f MB planned\n", (double)lead->plan.stages[i].bytes / 1e6);
             continue;
         }
         fprintf(stderr, "%7.1f MB %7.1f MB %7.2f s %9llu%s\n", (double)s.weight_bytes / 1e6,
-                (double)s.kv_bytes / 1e6, (double)s.busy_us / 1e6, (unsigned long long)s.rows,
+                (double)s.kv_bytes / 1e6, (double)s.time.busy_us / 1e6, (unsigned long long)s.rows,
                 s.fetched ? "  (weights fetched from the lead)" : "");
     }
 }
@@ -90,9 +98,9 @@ json_t *ring_json(struct lead *lead)
                                 (json_int_t)s.weight_bytes, "kv_bytes", (json_int_t)s.kv_bytes,
                                 "activation_bytes", (json_int_t)s.activation_bytes, "steps",
                                 (json_int_t)s.steps, "rows", (json_int_t)s.rows, "busy_s",
-                                (double)s.busy_us / 1e6, "sent_bytes", (json_int_t)s.sent_bytes,
-                                "received_bytes", (json_int_t)s.received_bytes, "fetched",
-                                (int)s.fetched));
+                                (double)s.time.busy_us / 1e6, "sent_bytes",
+                                (json_int_t)s.sent_bytes, "received_bytes",
+                                (json_int_t)s.received_bytes, "fetched", (int)s.fetched));
         json_array_append_new(ring, node);
     }
     return ring;

@@ -65,6 +65,9 @@ struct lead_options lead_options_from(const struct lead_flags *f);
 /* What stage_i's process did and holds; false if it cannot be asked (any more). */
 bool stage_stats(struct lead *lead, int stage_i, struct node_stats *out);
 
+/* "0-11", or "head only". */
+void stage_layers_text(const struct plan_stage *s, char text[static 32]);
+
 /* The ring as a table on stderr: who holds which layers, and for a loaded cluster what each did. */
 void print_ring(struct lead *lead);
 /* The same as a JSON array. */

@@ -111,12 +111,16 @@ static int ask_stages(void *context, struct api_stage *out, int most)
         struct api_stage *stage = &out[i];
         snprintf(stage->node, sizeof stage->node, "%s", lead_stage_name(lead, i));
         make_printable(stage->node);
+        stage_layers_text(&lead->plan.stages[i], stage->layers);
         stage->known = !failed && stage_stats(lead, i, &s);
         if (!stage->known)
             continue;
         stage->steps = s.steps;
         stage->rows = s.rows;
-        stage->busy_us = (time_us)s.busy_us;
+        stage->busy_us = s.time.busy_us;
+        stage->input_wait_us = s.time.input_wait_us;
+        stage->send_wait_us = s.time.send_wait_us;
+        stage->other_us = s.time.other_us;
         stage->sent_bytes = s.sent_bytes;
         stage->received_bytes = s.received_bytes;
     }

@@ -44,7 +44,8 @@ struct engine {
 
     /* The thread's own. */
     struct engine_stats counts; /* what stats will be */
-    time_us next_deadline_us;   /* of those that live, at the earliest; 0: none */
+    time_us began_us;
+    time_us next_deadline_us; /* of those that live, at the earliest; 0: none */
     struct schedule *schedule;
     int n_flights;
     struct request **by_sequence; /* [max_live] */
@@ -102,6 +103,7 @@ enum err engine_new(const struct engine_options *o, struct engine **out, struct 
     g->scratch = sampler_scratch_new(o->vocab);
     pthread_mutex_init(&g->lock, NULL);
     build_schedule(g);
+    g->began_us = clock_now_us();
     int failed = pthread_create(&g->thread, NULL, engine_main, g);
     if (failed != 0) {
         release(g);
@@ -245,6 +247,7 @@ static void publish(struct engine *g)
     c->blocks_used = counts.blocks_used;
     c->blocks_idle = counts.blocks_idle;
     c->rows = counts.rows;
+    c->prompt_rows = counts.prompt_rows;
     c->preempted = counts.preempted;
     c->cached_tokens = counts.cached_tokens;
     c->started_tokens = counts.prompt_tokens;
@@ -254,6 +257,10 @@ static void publish(struct engine *g)
     struct pipeline_stats own;
     pipeline_stats(g->options.pipeline, &own);
     c->busy_us = own.busy_us;
+    c->send_wait_us = own.send_wait_us;
+    time_us known = c->busy_us + c->wait_us + c->idle_us, all = clock_now_us() - g->began_us;
+    if (c->other_us < all - known) /* idle and waiting times come in when they are over */
+        c->other_us = all - known;
     pthread_mutex_lock(&g->lock);
     g->stats = *c;
     pthread_mutex_unlock(&g->lock);

@@ -134,6 +134,7 @@ struct engine_stats {
     int blocks_used, blocks_idle, blocks_total; /* idle: kept in case a prompt begins alike */
     uint64_t requests, refused, prompt_tokens;  /* taken in; refused because the queue was full */
     uint64_t output_tokens, steps, rows;
+    uint64_t prompt_rows; /* of rows: of prompts, and of what is computed again */
     uint64_t preempted, cached_tokens, started_tokens; /* tokens of prompts begun; not computed */
     uint64_t guessed[N_GUESS_SOURCES], right[N_GUESS_SOURCES]; /* ahead, and right, by source */
     uint64_t shares_ahead; /* of steps: guesses sent while those before them had no answer */
@@ -141,7 +142,9 @@ struct engine_stats {
     time_us busy_us;                  /* the lead's own stage computed */
     time_us draft_us;                 /* the draft model guessed */
     time_us wait_us;                  /* the engine waited for the ring */
+    time_us send_wait_us;             /* of this: the network had not taken all steps yet */
     time_us idle_us;                  /* there was nothing to do */
+    time_us other_us;                 /* scheduling and sampling: all other time since the start */
     struct histogram first_token, between_tokens, whole, queue, prefill, decode;
 };
 void engine_stats(struct engine *g, struct engine_stats *out);

@@ -320,6 +320,7 @@ bool schedule_next(struct schedule *s, struct step *step)
     s->n_in_flight++;
     s->n_steps++;
     s->totals.rows += (uint64_t)s->n_rows;
+    s->totals.prompt_rows += (uint64_t)flight->n_prompt;
     *step =
         (struct step){.flight = (uint32_t)flight_i, .n_rows = (uint32_t)s->n_rows, .rows = s->rows};
     update_list_take(&s->updates, step);

@@ -149,7 +149,7 @@ struct schedule_counts {
     int slots_used, blocks_used, blocks_idle;
     int64_t step_us; /* how long a step of one row is thought to take; 0: unknown */
     /* Since the start. */
-    uint64_t rows, preempted;
+    uint64_t rows, prompt_rows, preempted; /* rows of prompts, and of what is computed again */
     uint64_t prompt_tokens, cached_tokens; /* of prompts first scheduled; of these, not computed */
     uint64_t guessed[N_GUESS_SOURCES], right[N_GUESS_SOURCES]; /* rows of guesses; right ones */
     uint64_t shares_ahead; /* of steps: guesses sent before those in front of them were answered */

@@ -16,6 +16,9 @@ struct link_ops {
     /* Hand the frame over; takes ownership also on failure. Caller: the stage's or pipeline's thread,
      * one at a time. Does not block. ERR_CLOSED once the link is down. */
     enum err (*send)(struct link *l, struct frame *f);
+    /* How long, all in all, frames have waited for the network to take them. NULL: they never do.
+     * Any thread. */
+    int64_t (*sending_us)(struct link *l);
     /* Stop and free. Frames already sent still arrive if the peer lives. May wait briefly. */
     void (*close)(struct link *l);
 };
@@ -27,6 +30,11 @@ struct link {
 static inline enum err link_send(struct link *l, struct frame *f)
 {
     return l->ops->send(l, f);
+}
+
+static inline int64_t link_sending_us(struct link *l)
+{
+    return l != NULL && l->ops->sending_us != NULL ? l->ops->sending_us(l) : 0;
 }
 
 static inline void link_close(struct link *l)

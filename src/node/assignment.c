@@ -6,6 +6,7 @@
 #include "base/panic.h"
 #include "base/size.h"
 #include "node/machine.h"
+#include "node/stage_time.h"
 #include "node/tensor_fetch.h"
 #include "stage/stage.h"
 
@@ -40,13 +41,16 @@ struct assignment {
 
     _Atomic int state; /* enum node_state */
     _Atomic uint64_t load_done, load_total;
-    _Atomic uint64_t steps, rows, compute_us, bytes_in, bytes_out;
+    _Atomic uint64_t steps, rows, bytes_in, bytes_out;
     _Atomic uint64_t weight_bytes, kv_bytes, activation_bytes;
 
     pthread_mutex_t lock; /* guards the links */
     struct link_grpc *lead, *previous, *next;
     bool had_lead, had_previous;
     _Atomic bool next_is_down;
+
+    pthread_mutex_t time_lock; /* guards the next, which the compute thread keeps */
+    struct stage_time time;
 };
 
 /* ---- checks ---- */
@@ -143,6 +147,7 @@ enum err assignment_new(const shoal_v1_AssignRequest *request, struct tensor_lis
     a->state = NODE_LOADING;
     a->inbox = inbox_new((int)request->credits);
     pthread_mutex_init(&a->lock, NULL);
+    pthread_mutex_init(&a->time_lock, NULL);
     *out = a;
     return OK;
 }
@@ -313,13 +318,36 @@ static void fail(struct assignment *a, const struct error *why)
 
 /* ---- computing; its own thread ---- */
 
-/* Where the hidden states go: to the next stage, or as an answer to the lead. */
+/* Where the hidden states go: to the next stage, or as an answer to the lead. `lock` is held. */
+static struct link *link_out_locked(const struct assignment *a)
+{
+    struct link_grpc *l = a->request.next[0] != 0 ? a->next : a->lead;
+    return l != NULL ? link_grpc_link(l) : NULL;
+}
+
 static struct link *link_out(struct assignment *a)
 {
     pthread_mutex_lock(&a->lock);
-    struct link_grpc *l = a->request.next[0] != 0 ? a->next : a->lead;
+    struct link *l = link_out_locked(a);
     pthread_mutex_unlock(&a->lock);
-    return l != NULL ? link_grpc_link(l) : NULL;
+    return l;
+}
+
+static time_us sending_us(struct assignment *a)
+{
+    pthread_mutex_lock(&a->lock);
+    time_us us = link_sending_us(link_out_locked(a));
+    pthread_mutex_unlock(&a->lock);
+    return us;
+}
+
+/* The compute thread begins with something else. */
+static void turn_to(struct assignment *a, enum stage_doing next)
+{
+    time_us sending = sending_us(a);
+    pthread_mutex_lock(&a->time_lock);
+    stage_time_turn(&a->time, next, clock_now_us(), sending);
+    pthread_mutex_unlock(&a->time_lock);
 }
 
 static enum err check_step(const struct assignment *a, const struct step *step, struct error *e)
@@ -378,13 +406,16 @@ static enum err pass_on(struct assignment *a, struct frame *f, struct error *e)
 static enum err do_step(struct assignment *a, struct frame *in, struct error *e)
 {
     struct frame *out = NULL;
-    time_us start = clock_now_us();
     a->bytes_in += in->bytes;
+    turn_to(a, STAGE_COMPUTES);
     enum err err = compute(a, in, &out, e);
+    turn_to(a, STAGE_HANDS_OVER);
     frame_free(in);
-    a->compute_us += (uint64_t)(clock_now_us() - start);
     a->steps++;
-    return err == OK ? pass_on(a, out, e) : err;
+    if (err == OK)
+        err = pass_on(a, out, e);
+    turn_to(a, STAGE_WAITS);
+    return err;
 }
 
 static void *compute_steps(void *context)
@@ -456,6 +487,9 @@ void assignment_connect(struct assignment *a)
 {
     struct error why = {.code = OK};
     ASSERT(!a->has_thread);
+    pthread_mutex_lock(&a->time_lock);
+    stage_time_open(&a->time, clock_now_us());
+    pthread_mutex_unlock(&a->time_lock);
     /* The compute thread first: it hears from the inbox when linking fails. */
     int err = pthread_create(&a->thread, NULL, compute_steps, a);
     if (err != 0) {
@@ -488,6 +522,7 @@ void assignment_free(struct assignment *a)
     tensor_source_close(&a->source);
     tensor_list_release(&a->tensors);
     pthread_mutex_destroy(&a->lock);
+    pthread_mutex_destroy(&a->time_lock);
     free(a);
     malloc_trim(0); /* the next epoch may need other pieces: give all of it back */
 }
@@ -531,7 +566,11 @@ void assignment_stats(struct assignment *a, struct node_report *out)
     out->activation_bytes = a->activation_bytes;
     out->steps = a->steps;
     out->rows = a->rows;
-    out->compute_us = (time_us)a->compute_us;
+    time_us sending = sending_us(a);
+    pthread_mutex_lock(&a->time_lock);
+    if (a->time.since_us > 0) /* it is linked: its account is open */
+        out->time = stage_time_sums(&a->time, clock_now_us(), sending);
+    pthread_mutex_unlock(&a->time_lock);
     out->bytes_in = a->bytes_in;
     out->bytes_out = a->bytes_out;
 }

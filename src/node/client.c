@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STATS_MAX_US ((uint64_t)1 << 60) /* 36 thousand years */
+
 const char *node_state_name(enum node_state s)
 {
     static const char *const names[] = {"idle", "loading", "loaded", "linked"};
@@ -60,6 +62,24 @@ enum err node_describe(struct rpc_channel *c, time_us timeout_us, struct node_de
     return OK;
 }
 
+/* Times are differences of a node's clock: what does not fit one is no time. */
+static enum err check_times(struct rpc_channel *c, const shoal_v1_StatsResponse *m, struct error *e)
+{
+    const struct {
+        const char *name;
+        uint64_t us;
+    } times[] = {{"compute_us", m->compute_us},
+                 {"input_wait_us", m->input_wait_us},
+                 {"send_wait_us", m->send_wait_us},
+                 {"other_us", m->other_us}};
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+        if (times[i].us > STATS_MAX_US)
+            return error_set(e, ERR_FORMAT, "%s: Stats: %s of at most %llu expected, found %llu",
+                             rpc_channel_address(c), times[i].name,
+                             (unsigned long long)STATS_MAX_US, (unsigned long long)times[i].us);
+    return OK;
+}
+
 enum err node_ask_report(struct rpc_channel *c, time_us timeout_us, struct node_report *out,
                          struct error *e)
 {
@@ -67,6 +87,8 @@ enum err node_ask_report(struct rpc_channel *c, time_us timeout_us, struct node_
     shoal_v1_StatsResponse m = {0};
     enum err err = ask(c, NODE_SERVICE "Stats", shoal_v1_StatsRequest_fields, &request,
                        shoal_v1_StatsResponse_fields, &m, timeout_us, e);
+    if (err == OK)
+        err = check_times(c, &m, e);
     if (err != OK)
         return err;
     *out = (struct node_report){
@@ -83,7 +105,8 @@ enum err node_ask_report(struct rpc_channel *c, time_us timeout_us, struct node_
         .anonymous_peak_bytes = m.anonymous_peak_bytes,
         .steps = m.steps,
         .rows = m.rows,
-        .compute_us = (time_us)m.compute_us,
+        .time = {(time_us)m.compute_us, (time_us)m.input_wait_us, (time_us)m.send_wait_us,
+                 (time_us)m.other_us},
         .bytes_in = m.bytes_in,
         .bytes_out = m.bytes_out,
     };

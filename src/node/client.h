@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "node/stage_time.h"
 #include "rpc/rpc.h"
 
 #include <stdbool.h>
@@ -34,7 +35,7 @@ struct node_report {
     bool is_fetched;
     uint64_t weight_bytes, kv_bytes, activation_bytes, anonymous_bytes, anonymous_peak_bytes;
     uint64_t steps, rows;
-    time_us compute_us;
+    struct stage_sums time;
     uint64_t bytes_in, bytes_out;
 };
 

@@ -601,7 +601,7 @@ enum err cluster_stats(struct cluster *c, int node_i, struct node_stats *out, st
     *out = (struct node_stats){
         .steps = r.steps,
         .rows = r.rows,
-        .busy_us = (uint64_t)r.compute_us,
+        .time = r.time,
         .sent_bytes = r.bytes_out,
         .received_bytes = r.bytes_in,
         .weight_bytes = r.weight_bytes,

@@ -13,6 +13,7 @@
 #include "link/link.h"
 #include "model/model.h"
 #include "modelfile/modelfile.h"
+#include "node/stage_time.h"
 #include "plan/plan.h"
 
 struct cluster;
@@ -60,7 +61,7 @@ enum err cluster_check(struct cluster *c, struct error *e);
 /* What a node has done since it was assigned (Stats). ERR_UNREACHABLE within 2 s. */
 struct node_stats {
     uint64_t steps, rows;
-    uint64_t busy_us; /* inside stage_forward */
+    struct stage_sums time; /* where its thread's time went */
     uint64_t sent_bytes, received_bytes;
     uint64_t weight_bytes, kv_bytes, activation_bytes;
     uint64_t anon_bytes, anon_peak_bytes; /* of the process */

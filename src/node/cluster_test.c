@@ -346,6 +346,35 @@ static void a_new_lead_takes_over(void **state)
     expect_idle(2);
 }
 
+static time_us sum_of(const struct stage_sums *s)
+{
+    return s->busy_us + s->input_wait_us + s->send_wait_us + s->other_us;
+}
+
+static void a_worker_tells_where_its_time_goes(void **state)
+{
+    (void)state;
+    struct lead l;
+    struct node_stats before, working, idle;
+    time_us start = clock_now_us();
+    open_lead(&l, on_disk, 1, (int[]){2});
+    assert_int_equal(cluster_stats(l.cluster, 0, &before, NULL), OK);
+    assert_int_equal(before.time.busy_us, 0);
+    expect_same_bits(&l);
+    assert_int_equal(cluster_stats(l.cluster, 0, &working, NULL), OK);
+    time_us worked = clock_now_us();
+    assert_true(working.time.busy_us > 0 && working.time.other_us > 0);
+    assert_true(sum_of(&working.time) <= worked - start);
+    clock_sleep_us(300000);
+    assert_int_equal(cluster_stats(l.cluster, 0, &idle, NULL), OK);
+    /* A wait is told while it lasts, and it is one for input. */
+    assert_int_equal(idle.time.busy_us, working.time.busy_us);
+    assert_true(idle.time.input_wait_us - working.time.input_wait_us > 290000);
+    assert_true(sum_of(&idle.time) - sum_of(&working.time) >= 300000);
+    assert_true(sum_of(&idle.time) <= clock_now_us() - start);
+    close_lead(&l);
+}
+
 /* ---- what goes wrong ---- */
 
 static void nodes_that_cannot_be_had(void **state)
@@ -401,6 +430,37 @@ static void another_version(void **state)
     assert_int_equal(rpc_server_start(loop, &o, &server, &e), OK);
     assert_int_equal(cluster_connect(rpc_server_address(server), &c, &e), ERR_VERSION);
     expect_error(&e, ERR_VERSION, "runs Shoal 77.0.0 (protocol 2), this is " SHOAL_VERSION);
+    rpc_server_stop(server);
+    rpc_loop_stop(loop);
+}
+
+static enum err answer_stats(void *context, struct rpc_call *call, const void *request,
+                             size_t n_bytes, struct rpc_buffer *answer, struct error *e)
+{
+    shoal_v1_StatsResponse m = {.compute_us = 5, .send_wait_us = UINT64_MAX};
+    (void)context, (void)call, (void)request, (void)n_bytes;
+    return message_encode(shoal_v1_StatsResponse_fields, &m, answer, e);
+}
+
+static void impossible_times_are_refused(void **state)
+{
+    (void)state;
+    static const struct rpc_method methods[] = {
+        {.path = NODE_SERVICE "Stats", .unary = answer_stats}, {.path = NULL}};
+    struct rpc_server_options o = {.listen = "127.0.0.1:0", .methods = methods};
+    struct rpc_loop *loop;
+    struct rpc_server *server;
+    struct rpc_channel *channel;
+    struct node_report r;
+    struct error e;
+    assert_int_equal(rpc_loop_start(&loop, &e), OK);
+    assert_int_equal(rpc_server_start(loop, &o, &server, &e), OK);
+    assert_int_equal(rpc_channel_open(rpc_server_address(server), &channel, NULL), OK);
+    assert_int_equal(node_ask_report(channel, 2 * SECOND, &r, &e), ERR_FORMAT);
+    expect_error(&e, ERR_FORMAT,
+                 "Stats: send_wait_us of at most 1152921504606846976 expected, "
+                 "found 18446744073709551615");
+    rpc_channel_close(channel);
     rpc_server_stop(server);
     rpc_loop_stop(loop);
 }
@@ -827,6 +887,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_worker_without_the_file_fetches_its_tensors),
         cmocka_unit_test(another_file_at_the_path_is_not_taken),
         cmocka_unit_test(a_new_lead_takes_over),
+        cmocka_unit_test(a_worker_tells_where_its_time_goes),
+        cmocka_unit_test(impossible_times_are_refused),
         cmocka_unit_test(nodes_that_cannot_be_had),
         cmocka_unit_test(another_version),
         cmocka_unit_test(a_quick_worker_waits_for_a_slow_one),

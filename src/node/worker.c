@@ -214,7 +214,10 @@ static enum err stats(void *context, struct rpc_call *call, const void *request,
     m.anonymous_peak_bytes = machine_anonymous_peak_bytes();
     m.steps = s.steps;
     m.rows = s.rows;
-    m.compute_us = (uint64_t)s.compute_us;
+    m.compute_us = (uint64_t)s.time.busy_us;
+    m.input_wait_us = (uint64_t)s.time.input_wait_us;
+    m.send_wait_us = (uint64_t)s.time.send_wait_us;
+    m.other_us = (uint64_t)s.time.other_us;
     m.bytes_in = s.bytes_in;
     m.bytes_out = s.bytes_out;
     return message_encode(shoal_v1_StatsResponse_fields, &m, answer, e);

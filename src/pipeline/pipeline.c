@@ -25,7 +25,7 @@ struct voyage {
 
 struct pipeline {
     _Atomic uint64_t steps, rows; /* of the lead's own stage, and the time it took */
-    _Atomic time_us busy_us;
+    _Atomic time_us busy_us, send_wait_us;
     struct pipeline_options options;
     struct voyage *voyages; /* circle of `credits` */
     int oldest, n_voyages;
@@ -327,7 +327,10 @@ static enum err collect_from_ring(struct pipeline *p, struct pipeline_result *ou
                                   struct error *e)
 {
     struct inbox_event event;
+    time_us sending_us = link_sending_us(p->options.first);
     enum err err = wait_event(p, &event, clock_now_us() + wait_us, e);
+    atomic_fetch_add_explicit(&p->send_wait_us, link_sending_us(p->options.first) - sending_us,
+                              memory_order_relaxed);
     if (err != OK)
         return err;
     if (event.kind == INBOX_DOWN) {
@@ -369,5 +372,6 @@ void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
     *out = (struct pipeline_stats){
         .steps = atomic_load_explicit(&p->steps, memory_order_relaxed),
         .rows = atomic_load_explicit(&p->rows, memory_order_relaxed),
-        .busy_us = atomic_load_explicit(&p->busy_us, memory_order_relaxed)};
+        .busy_us = atomic_load_explicit(&p->busy_us, memory_order_relaxed),
+        .send_wait_us = atomic_load_explicit(&p->send_wait_us, memory_order_relaxed)};
 }

@@ -57,7 +57,8 @@ enum err pipeline_collect(struct pipeline *p, struct pipeline_result *out, time_
 /* What the lead's own stage has done so far. Any thread, at any time. */
 struct pipeline_stats {
     uint64_t steps, rows;
-    time_us busy_us; /* inside stage_forward */
+    time_us busy_us;      /* inside stage_forward */
+    time_us send_wait_us; /* of the waiting in pipeline_collect: the network had not taken all steps */
 };
 void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out);
 

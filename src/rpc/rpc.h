@@ -122,6 +122,10 @@ enum err rpc_stream_open(struct rpc_loop *l, struct rpc_channel *c, const char *
  * the stream is over. Takes the message in every case. Any thread. */
 enum err rpc_stream_send(struct rpc_stream *s, const struct rpc_outgoing *m);
 
+/* How long, all in all, messages of this end have waited for the network to take them. Any thread.
+ */
+time_us rpc_stream_sending_us(struct rpc_stream *s);
+
 /* Inside a server's accept callback: take the stream. ERR_MEMORY. */
 enum err rpc_stream_accept(struct rpc_stream *s, const struct rpc_stream_handler *handler,
                            int max_queued, struct error *e);

@@ -32,8 +32,9 @@ struct rpc_stream {
     int n_pending; /* completions that are still to come, and callbacks that run */
     bool is_accepted;
     bool is_sending;
-    bool is_closing;   /* rpc_stream_close was called: no callbacks, flush */
-    bool is_finishing; /* half-close or status was started */
+    time_us sending_since_us, sent_us; /* what now is being sent began; all before it took */
+    bool is_closing;                   /* rpc_stream_close was called: no callbacks, flush */
+    bool is_finishing;                 /* half-close or status was started */
     bool is_down;
     bool is_refused;          /* never accepted: frees itself */
     grpc_byte_buffer **queue; /* ring of max_queued */
@@ -85,6 +86,7 @@ static void begin_send(struct rpc_stream *s, grpc_byte_buffer *message)
     grpc_op op = {.op = GRPC_OP_SEND_MESSAGE};
     s->sending = message;
     s->is_sending = true;
+    s->sending_since_us = clock_now_us();
     op.data.send_message.send_message = message;
     begin(s, &op, &s->on_send);
 }
@@ -172,6 +174,7 @@ static void done_send(struct rpc_tag *t, bool ok)
     grpc_byte_buffer_destroy(s->sending);
     s->sending = NULL;
     s->is_sending = false;
+    s->sent_us += clock_now_us() - s->sending_since_us;
     if (s->n_queued > 0 && !s->is_finishing) {
         grpc_byte_buffer *next = s->queue[s->queue_first];
         s->queue_first = (s->queue_first + 1) % s->max_queued;
@@ -419,6 +422,14 @@ enum err rpc_stream_send(struct rpc_stream *s, const struct rpc_outgoing *m)
     if (err != OK)
         grpc_byte_buffer_destroy(message);
     return err;
+}
+
+time_us rpc_stream_sending_us(struct rpc_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    time_us us = s->sent_us + (s->is_sending ? clock_now_us() - s->sending_since_us : 0);
+    pthread_mutex_unlock(&s->lock);
+    return us;
 }
 
 bool rpc_stream_is_accepted(struct rpc_stream *s)

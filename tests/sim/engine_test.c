@@ -367,6 +367,9 @@ static void a_prompt_is_computed_once(void **state)
     assert_int_equal(stats.cached_tokens, 3 * 96);
     assert_int_equal(stats.started_tokens, 400);
     assert_true(stats.rows <= 100 + 3 * 4 + 4 * 2);
+    assert_int_equal(stats.prompt_rows, 100 + 3 * 4); /* the rest are of tokens after the first */
+    assert_int_equal(stats.rows - stats.prompt_rows, 4 * 2);
+    assert_true(stats.wait_us > 0 && stats.idle_us > 0 && stats.other_us > 0);
     assert_all_free(rig.engine);
     rig_stop(&rig);
 }

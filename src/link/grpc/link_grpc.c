@@ -125,7 +125,13 @@ static void close_link(struct link *base)
     link_grpc_close((struct link_grpc *)base, NULL);
 }
 
-static const struct link_ops ops = {.send = send_frame, .close = close_link};
+static int64_t sending_us(struct link *base)
+{
+    return rpc_stream_sending_us(((struct link_grpc *)base)->stream);
+}
+
+static const struct link_ops ops = {
+    .send = send_frame, .sending_us = sending_us, .close = close_link};
 
 /* ---- making ---- */
 

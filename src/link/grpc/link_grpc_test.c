@@ -158,6 +158,24 @@ static void frames_keep_their_order(void **state)
     assert_int_equal(here.bytes_sent, there.bytes_received);
 }
 
+/* While frames are on their way out, and no longer. */
+static void it_tells_how_long_it_sends(void **state)
+{
+    struct fixture *f = *state;
+    f->link = open_link(f, 42);
+    struct link *l = link_grpc_link(f->link);
+    assert_int_equal(link_sending_us(l), 0);
+    int64_t start = clock_now_us();
+    assert_int_equal(link_send(l, make_frame(64 << 20, 1)), OK);
+    frame_free(take(f->node.inbox));
+    int64_t sent = link_sending_us(l), passed = clock_now_us() - start;
+    assert_true(sent > 0 && sent <= passed);
+    clock_sleep_us(50000); /* the end of the sending may be noticed after that of the receiving */
+    sent = link_sending_us(l);
+    clock_sleep_us(50000);
+    assert_int_equal(link_sending_us(l), sent);
+}
+
 static void the_accepting_end_sends_too(void **state)
 {
     struct fixture *f = *state;
@@ -340,9 +358,15 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--serve") == 0)
         serve_until_killed();
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        T(frames_keep_their_order),  T(the_accepting_end_sends_too), T(a_large_frame_arrives),
-        T(more_frames_than_credits), T(another_epoch_is_refused),    T(no_frames),
-        T(metadata_is_checked),      T(a_killed_peer_is_noticed),    T(a_silent_peer_is_noticed)};
+    const struct CMUnitTest tests[] = {T(frames_keep_their_order),
+                                       T(it_tells_how_long_it_sends),
+                                       T(the_accepting_end_sends_too),
+                                       T(a_large_frame_arrives),
+                                       T(more_frames_than_credits),
+                                       T(another_epoch_is_refused),
+                                       T(no_frames),
+                                       T(metadata_is_checked),
+                                       T(a_killed_peer_is_noticed),
+                                       T(a_silent_peer_is_noticed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,7 +73,7 @@ def test_metrics_count(server):
     assert after["shoal_generation_tokens_total"] - before["shoal_generation_tokens_total"] == 15
     assert after["shoal_num_requests_running"] == 0
     assert after['shoal_kv_blocks{state="held"}'] == 0
-    assert after['shoal_stage_up{stage="0",node="lead"}'] == 1
+    assert after['shoal_stage_up{stage="0",node="lead",layers="0-7"}'] == 1
     assert re.search(r"^# TYPE shoal_time_to_first_token_seconds histogram$", text, re.M)
     if shutil.which("promtool"):
         check = subprocess.run(["promtool", "check", "metrics"], input=text, text=True,
