@@ -37,7 +37,7 @@ cd "$shoal_root"
 # cmocka is small and the tree is configured with its tests, so it belongs to every build.
 need_packages gcc:gcc libc6-dev cmake:cmake ninja:ninja-build pkg-config:pkgconf ca-certificates \
     libgrpc-dev nanopb libnanopb-dev protoc:protobuf-compiler python3-protobuf \
-    libmicrohttpd-dev libjansson-dev libxxhash-dev libcmocka-dev
+    libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libxxhash-dev libcmocka-dev
 [ "$preset" != fuzz ] || need_packages clang:clang llvm-symbolizer:llvm
 [ -z "$tests" ] || need_packages python3:python3 python3-venv
 [ -z "$tests" ] || [ "$(uname -m)" != x86_64 ] || # the Arm kernels are checked under emulation

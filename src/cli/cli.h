@@ -21,6 +21,7 @@ enum err verb_inspect(int argc, char **argv, struct error *e);
 enum err verb_tokenize(int argc, char **argv, struct error *e);
 enum err verb_template(int argc, char **argv, struct error *e);
 enum err verb_eval(int argc, char **argv, struct error *e);
+enum err verb_top(int argc, char **argv, struct error *e);
 enum err verb_bench(int argc, char **argv, struct error *e);
 
 extern const char *const kv_type_names[]; /* for --kv: in the order of enum kv_type */

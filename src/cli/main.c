@@ -25,6 +25,7 @@ static const struct {
     {"tokenize", verb_tokenize, "text to token ids and back"},
     {"template", verb_template, "render a chat template"},
     {"eval", verb_eval, "perplexity of a text, or the most likely next tokens"},
+    {"top", verb_top, "what a running server does: a live view"},
     {"bench", verb_bench, "measure speed (bench model, bench kernels)"},
 };
 
