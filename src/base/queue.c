@@ -60,9 +60,11 @@ static enum err push(struct queue *q, void *item, bool wait)
     } else {
         q->items[(q->head + q->length) % q->capacity] = item;
         q->length++;
-        pthread_cond_signal(&q->not_empty);
     }
     pthread_mutex_unlock(&q->lock);
+    /* Not before: whoever wakes would find the lock held and sleep again. */
+    if (err == OK)
+        pthread_cond_signal(&q->not_empty);
     return err;
 }
 
@@ -104,9 +106,10 @@ enum err queue_pop(struct queue *q, void **item, time_us timeout_us)
         *item = q->items[q->head];
         q->head = (q->head + 1) % q->capacity;
         q->length--;
-        pthread_cond_signal(&q->not_full);
     }
     pthread_mutex_unlock(&q->lock);
+    if (err == OK)
+        pthread_cond_signal(&q->not_full);
     return err;
 }
 

@@ -14,7 +14,8 @@
 struct queue;
 
 struct queue *queue_new(int capacity); /* >= 1 */
-void queue_free(struct queue *q);      /* no thread may be inside; items left are not freed */
+void queue_free(struct queue *q);      /* no thread may be inside, not even the one that pushed
+                                        * what was popped last; items left are not freed */
 void queue_close(struct queue *q);     /* wakes all; may be called twice */
 
 enum err queue_push(struct queue *q, void *item);     /* OK, ERR_CLOSED; blocks */

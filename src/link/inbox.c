@@ -1,19 +1,21 @@
 /* A bounded queue of events over base/queue. Frames travel as their own pointers; "a link is down"
  * is a mark (the address of the inbox) whose reason is kept aside, so that nothing is allocated
- * per event. The queue has one place more than the frames may fill: the mark always fits. */
+ * per event. The queue has one place more than the frames may fill: the mark always fits. A frame
+ * takes no lock but the queue's: its taker, just woken, would wait for the putter to let go. */
 #include "link/link.h"
 
 #include "base/panic.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct inbox {
     struct queue *queue;
     int capacity;
-    pthread_mutex_t lock; /* guards the three below, and that they agree with the queue */
-    int n_frames;
-    bool down; /* the mark is in the queue */
+    _Atomic int n_frames; /* in the queue, or about to be */
+    pthread_mutex_t lock; /* guards the two below, and that they agree with the queue */
+    bool down;            /* the mark is in the queue */
     struct error reason;
 };
 
@@ -48,13 +50,13 @@ void inbox_close(struct inbox *b)
 enum err inbox_put_frame(struct inbox *b, struct frame *f)
 {
     ASSERT(f != NULL);
-    pthread_mutex_lock(&b->lock);
-    enum err err = b->n_frames < b->capacity ? queue_try_push(b->queue, f) : ERR_FULL;
-    if (err == OK)
-        b->n_frames++;
-    pthread_mutex_unlock(&b->lock);
-    if (err != OK)
+    enum err err = ERR_FULL;
+    if (atomic_fetch_add(&b->n_frames, 1) < b->capacity)
+        err = queue_try_push(b->queue, f);
+    if (err != OK) {
+        atomic_fetch_sub(&b->n_frames, 1);
         frame_free(f);
+    }
     return err;
 }
 
@@ -75,16 +77,16 @@ enum err inbox_take(struct inbox *b, struct inbox_event *out, time_us timeout_us
     enum err err = queue_pop(b->queue, &item, timeout_us);
     if (err != OK)
         return err;
-    pthread_mutex_lock(&b->lock);
-    if (item == b) {
-        out->kind = INBOX_DOWN;
-        out->reason = b->reason;
-        b->down = false;
-    } else {
+    if (item != b) {
+        atomic_fetch_sub(&b->n_frames, 1);
         out->kind = INBOX_FRAME;
         out->frame = item;
-        b->n_frames--;
+        return OK;
     }
+    pthread_mutex_lock(&b->lock);
+    out->kind = INBOX_DOWN;
+    out->reason = b->reason;
+    b->down = false;
     pthread_mutex_unlock(&b->lock);
     return OK;
 }
