@@ -4,7 +4,8 @@ The vocabulary is a SentencePiece one of 3 special tokens, 256 byte tokens and t
 characters: enough to tokenize any text. Weights repeat one block of random values, shifted from
 tensor to tensor, so that a file of hundreds of megabytes is written in a second.
 
-Tests of hostile files change what is written: `model_tensors` and `model_metadata` give plain lists
+Used by the programs of bench/ that need a model of some shape and no values, and by the end-to-end
+tests. Tests of hostile files change what is written: `model_tensors` and `model_metadata` give plain lists
 to edit before `write` puts them down, and `write` can be told to lie about counts.
 """
 import random
@@ -17,13 +18,20 @@ ALIGNMENT = 32
 
 
 class Shape:
-    def __init__(self, layers=3, hidden=64, ffn=128, heads=4, kv_heads=2, context=256):
+    """`head_size` is hidden / heads where nothing else is said."""
+
+    def __init__(self, layers=3, hidden=64, ffn=128, heads=4, kv_heads=2, context=256, head_size=None):
         self.layers, self.hidden, self.ffn = layers, hidden, ffn
         self.heads, self.kv_heads, self.context = heads, kv_heads, context
+        self.head_size = hidden // heads if head_size is None else head_size
+
+    @property
+    def q_width(self):
+        return self.head_size * self.heads
 
     @property
     def kv_width(self):
-        return self.hidden // self.heads * self.kv_heads
+        return self.head_size * self.kv_heads
 
 
 def vocabulary():
@@ -49,7 +57,9 @@ def model_metadata(shape):
         ("llama.feed_forward_length", U32, shape.ffn),
         ("llama.attention.head_count", U32, shape.heads),
         ("llama.attention.head_count_kv", U32, shape.kv_heads),
-        ("llama.rope.dimension_count", U32, shape.hidden // shape.heads),
+        ("llama.attention.key_length", U32, shape.head_size),
+        ("llama.attention.value_length", U32, shape.head_size),
+        ("llama.rope.dimension_count", U32, shape.head_size),
         ("llama.context_length", U32, shape.context),
         ("llama.vocab_size", U32, len(pieces)),
         ("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
@@ -70,10 +80,10 @@ def model_tensors(shape, dtype="f16"):
     for i in range(shape.layers):
         tensors += [
             (f"blk.{i}.attn_norm.weight", "f32", [h]),
-            (f"blk.{i}.attn_q.weight", dtype, [h, h]),
+            (f"blk.{i}.attn_q.weight", dtype, [h, shape.q_width]),
             (f"blk.{i}.attn_k.weight", dtype, [h, shape.kv_width]),
             (f"blk.{i}.attn_v.weight", dtype, [h, shape.kv_width]),
-            (f"blk.{i}.attn_output.weight", dtype, [h, h]),
+            (f"blk.{i}.attn_output.weight", dtype, [shape.q_width, h]),
             (f"blk.{i}.ffn_norm.weight", "f32", [h]),
             (f"blk.{i}.ffn_gate.weight", dtype, [h, shape.ffn]),
             (f"blk.{i}.ffn_up.weight", dtype, [h, shape.ffn]),

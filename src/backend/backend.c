@@ -1,8 +1,26 @@
-/* What every backend shares: the size of stored keys and values, and the decompositions of optional
- * operations. */
+/* What every backend shares: how one is chosen, the size of stored keys and values, and the
+ * decompositions of optional operations. */
 #include "backend/backend.h"
 
 #include "backend/cpu/attention.h"
+#include "base/panic.h"
+
+const char *const backend_names[N_BACKEND_KINDS + 1] = {"cpu", "sim", NULL};
+
+enum err backend_open(const struct backend_choice *choice, struct pool *pool, struct backend **out,
+                      struct error *e)
+{
+    ASSERT(choice->kind >= 0 && choice->kind < N_BACKEND_KINDS && choice->pass_us >= 0);
+    *out = NULL;
+    if (choice->kind == BACKEND_SIM)
+        return backend_sim_open(choice->pass_us, out, e);
+    if (choice->pass_us > 0)
+        return error_set(e, ERR_INVALID,
+                         "a pass of %d us: only the simulated backend can be told how long it "
+                         "takes, this is backend %s",
+                         choice->pass_us, backend_names[choice->kind]);
+    return backend_cpu_open(pool, out, e);
+}
 
 uint64_t kv_block_bytes(enum kv_type type, int n_kv_heads, int head_size)
 {

@@ -175,7 +175,20 @@ enum err backend_cpu_open(struct pool *pool, struct backend **out, struct error 
 /* The simulated backend (src/backend/sim): no arithmetic, every value is a hash of all that a real
  * one would have depended on (inputs, weights, every earlier KV cell read through the row's
  * table), so that a wrong block, a lost or reordered row changes the tokens. Any weight type.
- * `cost_us` is slept per attention operation (0: none). */
-enum err backend_sim_open(int64_t cost_us, struct backend **out, struct error *e);
+ * A pass (from `embed` or `write` to `sync`) takes `pass_us` at least, the hashing included; what
+ * is missing is waited for, not computed, so that many such processes share a processor. */
+enum err backend_sim_open(int64_t pass_us, struct backend **out, struct error *e);
+
+/* Which backend a process computes with, where it may be told: by a name out of backend_names. */
+enum backend_kind { BACKEND_CPU, BACKEND_SIM, N_BACKEND_KINDS };
+extern const char *const backend_names[N_BACKEND_KINDS + 1]; /* ends with NULL */
+enum { SIM_MAX_PASS_US = 60 * 1000 * 1000 };
+struct backend_choice {
+    int kind;    /* enum backend_kind */
+    int pass_us; /* of the simulated one, 0 … SIM_MAX_PASS_US */
+};
+/* `pool` as for backend_cpu_open. ERR_INVALID for a pass_us that the backend has no use for. */
+enum err backend_open(const struct backend_choice *choice, struct pool *pool, struct backend **out,
+                      struct error *e);
 
 #endif

@@ -70,12 +70,28 @@ static void a_sleep_lasts_through_signals(void **state)
     sigaction(SIGUSR1, &old, NULL);
 }
 
+static void a_wait_ends_at_its_moment(void **state)
+{
+    (void)state;
+    time_us soonest = 1000000;
+    for (int i = 0; i < 20; i++) {
+        time_us moment = clock_now_us() + 1500;
+        clock_wait_until_us(moment);
+        time_us late = clock_now_us() - moment;
+        assert_true(late >= 0);
+        soonest = late < soonest ? late : soonest;
+    }
+    assert_true(soonest < 500);
+    clock_wait_until_us(clock_now_us() - 10); /* over already */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_deadline_is_that_far_away),
         cmocka_unit_test(now_does_not_go_back),
         cmocka_unit_test(a_sleep_lasts_through_signals),
+        cmocka_unit_test(a_wait_ends_at_its_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,8 +4,8 @@
  * stands what this machine can do at most (bench/probe.h), probed just before and just after each
  * phase: prefill against the int8 dot products, decode against the read bandwidth. Where the two
  * probes of a phase differ too much the machine changed meanwhile, and the repetition has no
- * fraction. On a cluster other machines take part, whose limits are not known here: nothing is
- * probed. */
+ * fraction. On a cluster other machines take part, whose limits are not known here, and a simulated
+ * backend has none: nothing is probed. */
 #include "base/clock.h"
 #include "base/printable.h"
 #include "bench/probe.h"
@@ -44,6 +44,7 @@ struct bench {
     struct bench_cost cost;
     struct probe *probe; /* NULL: none wanted */
     int32_t *ids;
+    double *step_us; /* of each step of a decode */
     struct lone_sequences s;
     int batch;                                      /* sequences under way */
     struct bench_guessing guessing[BENCH_MAX_LIST]; /* with a draft model only */
@@ -52,7 +53,8 @@ struct bench {
 /* One phase of one repetition. */
 struct run {
     double tok_s;
-    double rate; /* 1e9 operations, or bytes, a second */
+    double step_us; /* the median step of a decode */
+    double rate;    /* 1e9 operations, or bytes, a second */
     double before, after;
 };
 
@@ -95,8 +97,13 @@ static enum err append(struct bench *b, int phase, struct error *e)
         return lone_sequences_append(&b->s, each, b->flags->n_prompt, false, ignore_logits, NULL,
                                      e);
     enum err err = OK;
-    for (int i = 0; i < b->flags->n_decode && err == OK; i++)
+    time_us begin = clock_now_us();
+    for (int i = 0; i < b->flags->n_decode && err == OK; i++) {
         err = lone_sequences_append(&b->s, each, 1, false, ignore_logits, NULL, e);
+        time_us end = clock_now_us();
+        b->step_us[i] = (double)(end - begin);
+        begin = end;
+    }
     return err;
 }
 
@@ -114,6 +121,8 @@ static enum err run_phase(struct bench *b, int phase, bool probed, struct run *r
         run->after = phases[phase].probe(b->probe);
     run->tok_s = (double)tokens_of(b, phase) * b->batch * 1e6 / took_us;
     run->rate = work_of(b, phase) / took_us * 1e-3;
+    if (phase == DECODE && err == OK)
+        run->step_us = bench_median(b->step_us, b->flags->n_decode);
     return err;
 }
 
@@ -162,6 +171,12 @@ static double rate_of(const struct run *r)
     return r->rate;
 }
 
+/* Are the machine's limits those of what is measured? */
+static bool has_limits(const struct bench *b)
+{
+    return b->lead.cluster == NULL && b->flags->lead.backend.kind == BACKEND_CPU;
+}
+
 static json_t *phase_json(const struct bench *b, int phase, const struct run *runs)
 {
     double values[BENCH_MAX_REPEATS];
@@ -169,7 +184,7 @@ static json_t *phase_json(const struct bench *b, int phase, const struct run *ru
     json_t *j = json_object(), *list = json_array();
     json_object_set_new(j, "tok_s",
                         bench_spread_json(values, values_of(runs, n, tok_s_of, false, values)));
-    if (b->lead.cluster == NULL)
+    if (has_limits(b))
         json_object_set_new(j, phases[phase].unit_key,
                             bench_spread_json(values, values_of(runs, n, rate_of, false, values)));
     if (b->probe != NULL)
@@ -177,6 +192,8 @@ static json_t *phase_json(const struct bench *b, int phase, const struct run *ru
                             bench_spread_json(values, values_of(runs, n, fraction, true, values)));
     for (int i = 0; i < n; i++) {
         json_t *run = json_pack("{s:f}", "tok_s", runs[i].tok_s);
+        if (phase == DECODE)
+            json_object_set_new(run, "step_us", json_real(runs[i].step_us));
         if (b->probe != NULL)
             json_object_update_new(run, json_pack("{s:f, s:f, s:f, s:b}", "rate", runs[i].rate,
                                                   "before", runs[i].before, "after", runs[i].after,
@@ -194,7 +211,7 @@ static void print_phase(const struct bench *b, int phase, const struct run *runs
     double median = bench_median(values, values_of(runs, n, tok_s_of, false, values));
     printf("%-8s %5d %5d %10.2f %10.2f … %-10.2f", phases[phase].name, tokens_of(b, phase),
            b->batch, median, values[0], values[n - 1]);
-    if (b->lead.cluster == NULL)
+    if (has_limits(b))
         printf(" %8.1f %-6s", bench_median(values, values_of(runs, n, rate_of, false, values)),
                phases[phase].unit);
     int n_counted = b->probe != NULL ? values_of(runs, n, fraction, true, values) : 0;
@@ -255,7 +272,7 @@ static void print_head(const struct bench *b, const char *name)
     if (b->flags->n_contexts > 0)
         return;
     printf("%-8s %5s %5s %10s %10s … %-10s", "", "each", "seqs", "tok/s", "least", "most");
-    if (b->lead.cluster == NULL)
+    if (has_limits(b))
         printf(" %15s", "median");
     printf(b->probe != NULL ? " of the limit\n" : "\n");
 }
@@ -346,7 +363,8 @@ static enum err prepare_ids(struct bench *b, struct error *e)
 {
     int n = b->flags->n_prompt;
     b->ids = calloc((size_t)n + 1, sizeof *b->ids);
-    if (b->ids == NULL)
+    b->step_us = calloc((size_t)b->flags->n_decode + 1, sizeof *b->step_us);
+    if (b->ids == NULL || b->step_us == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a prompt of %d ids", n);
     for (int i = 0; i <= n; i++)
         b->ids[i] = (int32_t)(((uint32_t)i * 2654435761u >> 8) % (uint32_t)b->lead.params.vocab);
@@ -364,7 +382,7 @@ static enum err run_bench(struct bench *b, const struct modelfile *file, struct 
         err = error_set(e, ERR_MEMORY, "no memory for the results");
     if (err == OK)
         err = prepare_ids(b, e);
-    if (err == OK && !f->no_probe && b->lead.cluster == NULL)
+    if (err == OK && !f->no_probe && has_limits(b))
         err = probe_new(b->lead.pool, b->lead.backend->variant, &b->probe, e);
     if (err == OK)
         err = lone_sequences_init(&b->s, &b->lead, b->batch, BENCH_ROWS, e);
@@ -373,6 +391,7 @@ static enum err run_bench(struct bench *b, const struct modelfile *file, struct 
     lone_sequences_release(&b->s);
     probe_free(b->probe);
     free(b->ids);
+    free(b->step_us);
     free(values);
     return err;
 }
@@ -497,6 +516,7 @@ enum err bench_model(int argc, char **argv, struct error *e)
          .max = DRAFT_MAX},
         DRAFT_MODEL_FLAG(f.lead),
         LEAD_FLAGS(f.lead),
+        BACKEND_FLAGS(f.lead.backend),
         {0},
     };
     const struct verb_usage usage = {

@@ -242,6 +242,7 @@ static enum err parse(int argc, char **argv, struct eval_flags *f, const char **
         {"top", FLAG_INT, &f->top, "K", "how many of them (default 5)", .min = 1, .max = 10000},
         {"json", FLAG_BOOL, &f->json, NULL, "print JSON"},
         LEAD_FLAGS(f->lead),
+        BACKEND_FLAGS(f->lead.backend),
         {0},
     };
     const struct verb_usage usage = {

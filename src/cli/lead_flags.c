@@ -11,6 +11,7 @@ struct lead_options lead_options_from(const struct lead_flags *f)
                                  .layers = f->layers,
                                  .threads = f->threads,
                                  .pin = f->pin,
+                                 .backend = f->backend,
                                  .kv_type = (enum kv_type)f->kv,
                                  .context = f->context,
                                  .insecure = f->insecure};

@@ -15,6 +15,7 @@ struct lead_flags {
     int context;
     bool insecure, pin;
     const char *draft_model; /* NULL: none */
+    struct backend_choice backend;
 };
 
 /* Rows for a verb's table; `f` is a struct lead_flags variable. */
@@ -39,6 +40,21 @@ struct lead_flags {
     { \
         "insecure", FLAG_BOOL, &(f).insecure, NULL, \
             "let other machines reach this process: workers that fetch weights, users of serve" \
+    }
+
+/* What computes, for the verbs that do; `c` is a struct backend_choice variable. */
+#define BACKEND_FLAGS(c) \
+    {"backend", \
+     FLAG_CHOICE, \
+     &(c).kind, \
+     "NAME", \
+     "what computes: cpu (default), or sim, which hashes instead, for measuring all the rest: " \
+     "the same on every node", \
+     .choices = backend_names}, \
+    { \
+        "sim-step-us", FLAG_INT, &(c).pass_us, "US", \
+            "with --backend sim: what this node's layers take for a step (default 0)", \
+            .max = SIM_MAX_PASS_US \
     }
 
 /* One more, for the verbs that do not know the length of their sequences. */

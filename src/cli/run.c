@@ -262,6 +262,7 @@ static enum err parse(int argc, char **argv, struct run_flags *f, const char **m
          .max = DRAFT_MAX},
         DRAFT_MODEL_FLAG(f->lead),
         LEAD_FLAGS(f->lead),
+        BACKEND_FLAGS(f->lead.backend),
         CONTEXT_FLAG(f->lead),
         {0},
     };

@@ -179,6 +179,7 @@ static enum err parse(int argc, char **argv, struct serve_flags *f, const char *
         SIZE_FLAGS(f->sizes),
         DRAFT_MODEL_FLAG(f->lead),
         LEAD_FLAGS(f->lead),
+        BACKEND_FLAGS(f->lead.backend),
         CONTEXT_FLAG(f->lead),
         {0},
     };

@@ -2,6 +2,7 @@
 #include "base/bounds.h"
 #include "cli/cli.h"
 #include "cli/flags.h"
+#include "cli/lead_flags.h"
 #include "node/worker.h"
 #include "rpc/address.h"
 
@@ -13,6 +14,7 @@ enum err verb_worker(int argc, char **argv, struct error *e)
         {"threads", FLAG_INT, &o.threads, "K", "compute threads (default: every processor)",
          .min = 1, .max = POOL_MAX_THREADS},
         {"pin", FLAG_BOOL, &o.pin, NULL, "keep each compute thread to one processor"},
+        BACKEND_FLAGS(o.backend),
         {"insecure", FLAG_BOOL, &o.insecure, NULL,
          "allow an address that other machines reach: anyone there may use this node"},
         {0},

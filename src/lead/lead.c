@@ -328,7 +328,7 @@ enum err lead_open(const struct lead_options *o, struct lead *lead, struct error
     if (err == OK)
         err = pool_open(&pool, &lead->pool, e);
     if (err == OK)
-        err = backend_cpu_open(lead->pool, &lead->backend, e);
+        err = backend_open(&o->backend, lead->pool, &lead->backend, e);
     if (err == OK)
         err = lay_ring(o, lead, epoch, e);
     if (err == OK && o->draft_file != NULL)

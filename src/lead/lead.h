@@ -23,6 +23,7 @@ struct lead_options {
     const char *layers;                /* plan by hand, as plan_by_hand; NULL: by memory */
     int threads;                       /* of this process; 0: pool_default_threads() */
     bool pin;                          /* its compute threads to one processor each */
+    struct backend_choice backend;     /* workers with other numerics are refused */
     enum kv_type kv_type;
     int context;       /* positions of one sequence; 0: the model's */
     int n_slots;       /* sequences at once */

@@ -380,7 +380,9 @@ static enum err compute(struct assignment *a, const struct frame *in, struct fra
     *out = step_write(&next, &hidden_out);
     if (*out == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a frame of %u rows", step.n_rows);
+    time_us begin = clock_now_us();
     err = stage_forward(a->stage, &step, hidden_in, hidden_out, e);
+    a->compute_us += (uint64_t)(clock_now_us() - begin);
     if (err != OK) {
         frame_free(*out);
         *out = NULL;

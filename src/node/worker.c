@@ -409,7 +409,7 @@ static enum err open_parts(struct worker *w, const struct worker_options *o, con
                                 .pin = o->pin};
     enum err err = pool_open(&pool, &w->pool, e);
     if (err == OK)
-        err = backend_cpu_open(w->pool, &w->backend, e);
+        err = backend_open(&o->backend, w->pool, &w->backend, e);
     if (err == OK)
         err = rpc_loop_start(&w->loop, e);
     if (err != OK)

@@ -3,6 +3,7 @@
 #ifndef SHOAL_NODE_WORKER_H
 #define SHOAL_NODE_WORKER_H
 
+#include "backend/backend.h"
 #include "base/clock.h"
 #include "base/error.h"
 
@@ -12,6 +13,7 @@ struct worker_options {
     const char *listen;   /* "H:P"; port 0 picks a free one */
     int threads;          /* 0: pool_default_threads() */
     bool pin;             /* compute threads to one processor each */
+    struct backend_choice backend;
     bool insecure;        /* allow an address that is not loopback */
     time_us lead_wait_us; /* how long an assignment outlives the last sign of a lead that has not
                            * opened its stream yet; 0: 30 s */

@@ -36,7 +36,7 @@ enum err sim_stage_open(const struct sim_shape *shape, int stage_i, struct sim_s
 {
     ASSERT(shape->n_stages >= 1 && shape->n_stages <= shape->n_layers + 1);
     *out = (struct sim_stage){0};
-    enum err err = backend_sim_open(shape->cost_us, &out->backend, e);
+    enum err err = backend_sim_open(shape->pass_us, &out->backend, e);
     if (err == OK)
         err = load(shape, stage_i, out, e);
     if (err == OK)

@@ -25,7 +25,7 @@ struct rig {
 struct rig_options {
     int n_stages, n_flights, max_rows, n_slots, n_blocks, max_queued, max_draft;
     int draft_blocks; /* > 0: a draft model guesses, as good as the model, with so many of them */
-    int64_t cost_us;
+    int64_t pass_us;
     const struct tokenizer *tokenizer;
 };
 
@@ -35,7 +35,7 @@ static void start_draft(struct rig *rig, struct sim_shape shape, int n_blocks)
 {
     shape.n_stages = 1;
     shape.n_blocks = n_blocks;
-    shape.cost_us = 0;
+    shape.pass_us = 0;
     assert_int_equal(sim_stage_open(&shape, 0, &rig->draft_stage, NULL), OK);
     rig->draft = draft_model_new(&(struct draft_model_options){.stage = rig->draft_stage.stage,
                                                                .vocab = SIM_VOCAB,
@@ -57,7 +57,7 @@ static struct rig rig_start(struct rig_options o)
                                               .n_slots = o.n_slots > 0 ? o.n_slots : 8,
                                               .max_rows = o.max_rows > 0 ? o.max_rows : 16,
                                               .max_context = CONTEXT,
-                                              .cost_us = o.cost_us},
+                                              .pass_us = o.pass_us},
                                     .credits = 8,
                                     .timeout_us = 20 * 1000 * 1000};
     assert_int_equal(sim_ring_start(&ring, &rig.ring, &e), OK);
@@ -384,7 +384,7 @@ static void guessing_ahead_saves_steps(void **state)
     for (int draft = 0; draft < 2; draft++) {
         /* Steps that take a while, whatever is in them: rows are seen to be cheap. */
         struct rig rig =
-            rig_start((struct rig_options){.n_stages = 1, .max_draft = 8 * draft, .cost_us = 500});
+            rig_start((struct rig_options){.n_stages = 1, .max_draft = 8 * draft, .pass_us = 1500});
         int32_t prompt[CONTEXT];
         heard_init(&heard[draft]);
         struct request_options o = plain(prompt, 10, 100, &heard[draft]);
@@ -410,7 +410,7 @@ static time_us time_of_one_stream(struct rig_options o, struct heard *h, struct 
 {
     int32_t prompt[CONTEXT];
     o.n_stages = 4;
-    o.cost_us = 3000;
+    o.pass_us = 3000;
     struct rig rig = rig_start(o);
     heard_init(h);
     struct request_options request = plain(prompt, 10, 60, h);
@@ -526,7 +526,7 @@ static void who_gives_way_loses_no_token(void **state)
 static void priorities_and_deadlines(void **state)
 {
     (void)state;
-    struct rig rig = rig_start((struct rig_options){.n_stages = 1, .n_slots = 1, .cost_us = 2000});
+    struct rig rig = rig_start((struct rig_options){.n_stages = 1, .n_slots = 1, .pass_us = 6000});
     struct heard slow, late, urgent, overdue;
     int32_t prompt[CONTEXT];
     heard_init(&slow);
@@ -622,7 +622,7 @@ static void a_full_house_says_so(void **state)
 {
     (void)state;
     struct rig rig = rig_start(
-        (struct rig_options){.n_stages = 1, .n_slots = 1, .max_queued = 2, .cost_us = 20000});
+        (struct rig_options){.n_stages = 1, .n_slots = 1, .max_queued = 2, .pass_us = 60000});
     struct heard heard[4];
     uint64_t ids[3];
     for (int i = 0; i < 4; i++)
@@ -676,7 +676,7 @@ static void cancelled_from_its_own_event(void **state)
 static void a_dead_node_ends_every_request(void **state)
 {
     (void)state;
-    struct rig rig = rig_start((struct rig_options){.n_stages = 3, .n_slots = 2, .cost_us = 3000});
+    struct rig rig = rig_start((struct rig_options){.n_stages = 3, .n_slots = 2, .pass_us = 3000});
     struct heard heard[4];
     for (int i = 0; i < 4; i++) {
         heard_init(&heard[i]);

@@ -3,6 +3,7 @@
 #include "backend/backend.h"
 
 #include "base/bounds.h"
+#include "base/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -154,6 +155,48 @@ static void positions_and_operations_matter(void **state)
     assert_memory_not_equal(sum, product, sizeof(sum));
 }
 
+static void a_pass_takes_its_time(void **state)
+{
+    (void)state;
+    struct backend *slow;
+    struct tensor *x;
+    float row[WIDTH] = {0};
+    assert_int_equal(backend_sim_open(20000, &slow, NULL), OK);
+    assert_int_equal(slow->ops->tensor_new(slow, 1, WIDTH, &x, NULL), OK);
+    time_us shortest = 1000000;
+    for (int i = 0; i < 5; i++) {
+        time_us begin = clock_now_us();
+        slow->ops->write(slow, x, 0, 1, row);
+        slow->ops->add(slow, x, x, 1);
+        slow->ops->add(slow, x, x, 1); /* not for each operation */
+        slow->ops->sync(slow);
+        time_us took = clock_now_us() - begin;
+        assert_true(took >= 20000);
+        shortest = took < shortest ? took : shortest;
+    }
+    assert_true(shortest < 40000);
+    slow->ops->tensor_free(slow, x);
+    slow->ops->free(slow);
+}
+
+static void a_backend_is_chosen_by_name(void **state)
+{
+    (void)state;
+    struct backend *b;
+    struct error e;
+    assert_string_equal(backend_names[BACKEND_CPU], "cpu");
+    assert_string_equal(backend_names[BACKEND_SIM], "sim");
+    struct backend_choice choice = {.kind = BACKEND_SIM, .pass_us = 5};
+    assert_int_equal(backend_open(&choice, NULL, &b, &e), OK);
+    assert_string_equal(b->name, "sim");
+    assert_string_equal(b->numerics_id, "sim-1");
+    b->ops->free(b);
+    choice.kind = BACKEND_CPU;
+    assert_int_equal(backend_open(&choice, NULL, &b, &e), ERR_INVALID);
+    assert_non_null(strstr(e.text, "5 us"));
+    assert_null(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +204,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_row_depends_on_itself_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(positions_and_operations_matter, set_up, tear_down),
+        cmocka_unit_test(a_pass_takes_its_time),
+        cmocka_unit_test(a_backend_is_chosen_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,8 @@
  * that matters: weights, inputs, positions, and every earlier key-value cell in its order.
  *
  * What it is for: whole clusters in one process (src/sim), where a wrong block, a lost or
- * swapped row, a stale cell must change the outcome, and thousands of steps must cost little.
+ * swapped row, a stale cell must change the outcome, and thousands of steps must cost little; and
+ * rings of real processes (shoal --backend sim), to measure all but the arithmetic.
  * Values are multiples of 2^-24 in [0, 1), so that they pass through floats, frames and the sampler
  * like real ones. A key-value cell is one 64-bit hash of k and v; a cell never written is its own
  * value, 0, which no written cell has. */
@@ -18,7 +19,8 @@
 
 struct sim_backend {
     struct backend base; /* first: a struct backend * is one of these */
-    int64_t cost_us;
+    time_us pass_us;
+    time_us began_us; /* when rows entered last; 0: they have left */
 };
 
 struct tensor {
@@ -78,6 +80,14 @@ static float *row_at(const struct tensor *t, int row)
     return t->values + (size_t)row * (size_t)t->cols;
 }
 
+/* Rows enter: a pass begins. */
+static void begin_pass(struct backend *b)
+{
+    struct sim_backend *sim = (struct sim_backend *)b;
+    if (sim->pass_us > 0)
+        sim->began_us = clock_now_us();
+}
+
 /* ---- memory ---- */
 
 static enum err sim_tensor_new(struct backend *b, int rows, int cols, struct tensor **out,
@@ -108,8 +118,8 @@ static void sim_tensor_free(struct backend *b, struct tensor *t)
 
 static void sim_write(struct backend *b, struct tensor *t, int row, int n, const float *src)
 {
-    (void)b;
     ASSERT(row >= 0 && n >= 0 && row + n <= t->rows);
+    begin_pass(b);
     memcpy(t->values + (size_t)row * (size_t)t->cols, src,
            (size_t)n * (size_t)t->cols * sizeof(float));
 }
@@ -122,9 +132,13 @@ static void sim_read(struct backend *b, const struct tensor *t, int row, int n, 
            (size_t)n * (size_t)t->cols * sizeof(float));
 }
 
+/* The pass is over: it takes its time. */
 static void sim_sync(struct backend *b)
 {
-    (void)b;
+    struct sim_backend *sim = (struct sim_backend *)b;
+    if (sim->began_us > 0)
+        clock_wait_until_us(sim->began_us + sim->pass_us);
+    sim->began_us = 0;
 }
 
 static enum err sim_weight_new(struct backend *b, enum dtype type, int n_rows, int n_cols,
@@ -215,8 +229,8 @@ static void sim_kv_copy_block(struct backend *b, struct kv_store *kv, int from, 
 static void sim_embed(struct backend *b, struct tensor *y, const struct weight *W,
                       const int32_t *ids, int n)
 {
-    (void)b;
     ASSERT(y->cols == W->n_cols);
+    begin_pass(b);
     for (int r = 0; r < n; r++) {
         ASSERT(ids[r] >= 0 && ids[r] < W->n_rows);
         spread(row_at(y, r), y->cols, mix(mix(begin(SIM_EMBED), W->identity), (uint64_t)ids[r]));
@@ -288,7 +302,7 @@ static void sim_kv_write(struct backend *b, struct kv_store *kv, int layer, cons
 static void sim_attention(struct backend *b, struct tensor *y, const struct tensor *q,
                           struct kv_store *kv, int layer, int n_heads, const struct batch *batch)
 {
-    const struct sim_backend *sim = (const struct sim_backend *)b;
+    (void)b;
     ASSERT(q->cols == y->cols && n_heads % kv->shape.n_kv_heads == 0);
     for (int r = 0; r < batch->n; r++) {
         uint64_t hash = mix_floats(begin(SIM_ATTENTION), row_at(q, r), q->cols);
@@ -296,8 +310,6 @@ static void sim_attention(struct backend *b, struct tensor *y, const struct tens
             hash = mix(hash, *cell_at(kv, layer, batch->tables[r], p));
         spread(row_at(y, r), y->cols, hash);
     }
-    if (sim->cost_us > 0)
-        clock_sleep_us(sim->cost_us);
 }
 
 static void sim_silu_mul(struct backend *b, struct tensor *y, const struct tensor *gate,
@@ -350,16 +362,16 @@ static const struct backend_ops sim_ops = {
     .gather = sim_gather,
 };
 
-enum err backend_sim_open(int64_t cost_us, struct backend **out, struct error *e)
+enum err backend_sim_open(int64_t pass_us, struct backend **out, struct error *e)
 {
-    ASSERT(cost_us >= 0);
+    ASSERT(pass_us >= 0 && pass_us <= SIM_MAX_PASS_US);
     struct sim_backend *b = calloc(1, sizeof(*b));
     *out = NULL;
     if (b == NULL)
         return error_set(e, ERR_MEMORY, "no memory for the simulated backend");
-    b->base = (struct backend){
-        .ops = &sim_ops, .name = "sim", .variant = "hash", .numerics_id = "sim-1"};
-    b->cost_us = cost_us;
+    b->base =
+        (struct backend){.ops = &sim_ops, .name = "sim", .variant = "hash", .numerics_id = "sim-1"};
+    b->pass_us = pass_us;
     *out = &b->base;
     return OK;
 }
