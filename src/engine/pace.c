@@ -93,6 +93,15 @@ int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n
     return rows < PACE_MIN_ROWS ? PACE_MIN_ROWS : rows > INT_MAX / 2 ? INT_MAX / 2 : (int)rows;
 }
 
+double pace_step_cost_rows(const struct pace *p)
+{
+    const double unknown = 12, least = 4, most = 512;
+    if (p->weight <= 0 || p->per_prompt_us <= 0)
+        return unknown;
+    double rows = p->base_us / p->per_prompt_us;
+    return rows < least ? least : rows > most ? most : rows;
+}
+
 /* Before steps of different sizes were seen, a row may be thought to cost all of a step, and
  * nothing would ever be guessed to learn better. */
 float pace_least_rate(const struct pace *p, int n_decoding, double guess_us)

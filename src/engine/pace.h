@@ -42,6 +42,10 @@ struct pace_bound {
 enum { PACE_MIN_ROWS = 4 };
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding);
 
+/* What a step costs by itself, in prompt rows: reading the weights, and one hop more. A guess as
+ * long as nothing is known. */
+double pace_step_cost_rows(const struct pace *p);
+
 /* What a guess costs, in tokens: as many of these it must win for guessing to pay, with n_decoding
  * streams in a step. A guess costs a row, and making it guess_us; a token is a stream's share of
  * the step. */

@@ -145,6 +145,23 @@ static void noise_and_change(void **state)
     assert_int_equal(pace_prompt_rows(&p, &impossible, 5), PACE_MIN_ROWS);
 }
 
+static void what_a_step_costs_by_itself(void **state)
+{
+    (void)state;
+    struct pace p = {0};
+    double guess = pace_step_cost_rows(&p);
+    assert_true(guess > 4 && guess < 40);
+    for (int i = 0; i < 40; i++)
+        pace_note(&p, 1 + i % 8, 0, 20000 + 500 * (1 + i % 8));
+    assert_true(pace_step_cost_rows(&p) == guess); /* nothing is known of prompt rows */
+    for (int i = 0; i < 40; i++)
+        pace_note(&p, 0, 100, 20000 + 100 * 1000);
+    assert_true(pace_step_cost_rows(&p) > 15 && pace_step_cost_rows(&p) < 22);
+    for (int i = 0; i < 40; i++)
+        pace_note(&p, 0, 500, 20000); /* the rows cost nothing: as large as can be */
+    assert_true(pace_step_cost_rows(&p) == 512);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +173,7 @@ int main(void)
         cmocka_unit_test(one_late_step_says_little),
         cmocka_unit_test(prompts_alone),
         cmocka_unit_test(noise_and_change),
+        cmocka_unit_test(what_a_step_costs_by_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

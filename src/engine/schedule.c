@@ -6,6 +6,7 @@
 #include "base/panic.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -219,18 +220,33 @@ static void schedule_decoding(struct schedule *s, struct flight *flight)
     schedule_ahead(s, flight, most);
 }
 
-/* How many prompt rows this step should take: what is left of the budget and of the time that
- * running streams grant, but with several flights only a share of the prompts at hand, so that the
- * chunks follow each other. */
+/* How large the chunks of `total` prompt rows should be, that a ring is filled with and empties
+ * behind. In N stages of equal speed, chunk behind chunk, the last one is through after the time of
+ * all rows in one stage and N - 1 times that of the largest chunk, whatever the others are: so all
+ * are alike. Smaller ones let stages idle for less, but each costs `own` rows by itself:
+ * (total / c) * own + (N - 1) * c is least for c = sqrt(total * own / (N - 1)). */
+static int chunk_for(const struct schedule *s, int64_t total)
+{
+    int chunk = schedule_per_flight(s, total), n_behind = s->options.n_flights - 2; /* N - 1 */
+    if (n_behind <= 0)
+        return chunk;
+    double rows = sqrt((double)total * pace_step_cost_rows(&s->pace) / n_behind);
+    return rows < chunk ? (int)rows : chunk;
+}
+
+/* How many prompt rows this step should take: a chunk, as far as the budget goes and the time that
+ * running streams grant. As prompts are done what is left gets less, but not so the chunk: the
+ * stages have idled for it already. */
 static int prompt_rows(struct schedule *s)
 {
     int64_t total = 0;
     for (int i = list_of(s, LIST_PROMPT)->first; i >= 0; i = s->sequences.all[i].after)
         total += s->sequences.all[i].n_tokens;
-    int rows = schedule_per_flight(s, total);
+    int rows = chunk_for(s, total);
     if (rows < s->options.min_chunk)
         rows = s->options.min_chunk;
-    rows = least_of(rows, s->options.max_rows - s->n_rows);
+    s->chunk = total == 0 ? 0 : rows > s->chunk ? rows : s->chunk;
+    rows = least_of(s->chunk, s->options.max_rows - s->n_rows);
     if (list_of(s, LIST_DECODING)->length == 0)
         return rows;
     struct pace_bound bound = {.max_step_us = s->options.max_itl_us / s->options.n_flights,

@@ -26,8 +26,9 @@
  *    answered, so that one stream too fills the ring; at the first wrong one, all rows behind it
  *    count for nothing. How many follows from how many were right and what a row costs: none where
  *    it does not pay. docs/speculation.md.
- *  - With several flights, decoding sequences and prompt rows are spread over them, least recently
- *    scheduled first, so that all stages have work.
+ *  - With several flights, decoding sequences are spread over them, least recently scheduled first,
+ *    so that all stages have work. Prompts are cut into equal chunks, small enough that stages
+ *    wait little for the first and behind the last, and not so small that their number costs more.
  *  - Beside running streams, prompt chunks are as large as the bounds on a step's time allow,
  *    going by the times of the steps before (engine/pace.h).
  *  - schedule_end may come at any time; slot and blocks are free at once, because stages do steps

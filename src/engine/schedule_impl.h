@@ -51,6 +51,7 @@ struct schedule {
     struct acceptance model_accepted; /* of all sequences: what a new one begins with */
     double model_guess_us;            /* what a draft model takes for a guess, lately, … */
     int n_guess_times;                /* … going by so many measurements */
+    int chunk; /* prompt rows of a step, since the last time that there were none; 0: there are none */
     int64_t now_us, returned_us;
     struct schedule_counts totals;
 };

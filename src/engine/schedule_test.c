@@ -91,6 +91,59 @@ static void prompt_chunks_follow_each_other_in_flights(void **state)
     schedule_free(s);
 }
 
+/* The rows of the first steps of these prompts, with so many flights. */
+static void take_chunks(int n_flights, int n_prompts, int n_tokens, int *rows, int n_rows)
+{
+    struct schedule *s = schedule_new(&(struct schedule_options){.max_context = 4096,
+                                                                 .n_blocks = 600,
+                                                                 .n_slots = 8,
+                                                                 .max_rows = 512,
+                                                                 .n_flights = n_flights,
+                                                                 .max_sequences = 8,
+                                                                 .no_reuse = true});
+    int32_t *prompt = calloc((size_t)n_tokens, sizeof(*prompt));
+    assert_non_null(prompt);
+    for (int i = 0; i < n_prompts; i++)
+        add_tokens(s, prompt, n_tokens, 1, 0);
+    free(prompt);
+    int in_flight = 0;
+    for (int i = 0; i < n_rows; i++) {
+        struct step step;
+        rows[i] = schedule_next(s, &step) ? (int)step.n_rows : 0;
+        in_flight += rows[i] > 0;
+        while (in_flight == n_flights) { /* decode rows would come beside: the sequence ends */
+            int n = schedule_returned(s);
+            in_flight--;
+            for (int j = 0; j < n; j++)
+                schedule_end(s, schedule_owner(s, j));
+        }
+    }
+    for (; in_flight > 0; in_flight--)
+        schedule_returned(s);
+    schedule_free(s);
+}
+
+static void chunks_suit_the_length_of_the_ring(void **state)
+{
+    (void)state;
+    int rows[20];
+    take_chunks(1, 1, 2048, rows, 4); /* alone: as few as can be */
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(rows[i], 512);
+    take_chunks(3, 1, 2048, rows, 14); /* the root of 2048 x 12 */
+    for (int i = 0; i < 13; i++)
+        assert_int_equal(rows[i], 156);
+    assert_int_equal(rows[13], 2048 - 13 * 156);
+    take_chunks(9, 1, 2048, rows, 10); /* seven stages more idle for a chunk */
+    for (int i = 0; i < 10; i++)
+        assert_in_range(rows[i], 56, 60);
+    take_chunks(3, 8, 400, rows, 16); /* what is left gets less, the chunks do not */
+    for (int i = 0; i < 16; i++)
+        assert_in_range(rows[i], 190, 200);
+    take_chunks(3, 1, 90, rows, 3); /* not below the least that a chunk may have */
+    assert_true(rows[0] == 32 && rows[1] == 32 && rows[2] == 26);
+}
+
 static void decoding_comes_first_and_prompts_fill_up(void **state)
 {
     (void)state;
@@ -715,6 +768,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_request_alone),
         cmocka_unit_test(prompt_chunks_follow_each_other_in_flights),
+        cmocka_unit_test(chunks_suit_the_length_of_the_ring),
         cmocka_unit_test(decoding_comes_first_and_prompts_fill_up),
         cmocka_unit_test(sequences_spread_over_the_flights),
         cmocka_unit_test(first_come_first_served),
