@@ -278,8 +278,12 @@ def rates(before, after):
     steps = gained("shoal_steps_total")
     if seconds <= 0 or steps <= 0:
         raise MeasureError(f"no steps within {seconds:.2f} s")
-    name = "shoal_stage_busy_seconds_total"
-    busy = [b - a for a, b in zip(before.of_stages(name), after.of_stages(name), strict=True)]
     return {"tok_s": gained("shoal_generation_tokens_total") / seconds, "steps_s": steps / seconds,
             "rows": gained("shoal_step_rows_total") / steps, "seconds": seconds,
-            "busy": [b / seconds for b in busy]}
+            "busy": [b / seconds for b in busy_seconds(before, after)]}
+
+
+def busy_seconds(before, after):
+    """How long each stage computed between two counters."""
+    name = "shoal_stage_busy_seconds_total"
+    return [b - a for a, b in zip(before.of_stages(name), after.of_stages(name), strict=True)]

@@ -77,19 +77,24 @@ def model_of(a):
     return tuple(int(programs.number(model, key, "shoal")) for key in ("layers", "vocab", "context"))
 
 
-def prefill_seconds(ring, work, vocab, seed):
-    """From sending all prompts to the last of the first tokens."""
+def prefill(ring, work, vocab, seed):
+    """Seconds from sending all prompts to the last of the first tokens, how much of them each stage
+    computed, and the rows of a step."""
     n, n_tokens = work
     bodies = [rings.completion(prompt, 1) for prompt in prompts(n, n_tokens, vocab, seed)]
+    before = ring.counters()
     begin = time.monotonic()
     with rings.Requests(ring, bodies) as requests:
         answers = requests.wait()
     seconds = time.monotonic() - begin
+    after = ring.counters()
     for answer in answers:
         usage = programs.field(answer, "usage", "shoal")
         programs.expect(usage, "prompt_tokens", n_tokens, "shoal")
         programs.expect(usage, "completion_tokens", 1, "shoal")
-    return seconds
+    steps = after["shoal_steps_total"] - before["shoal_steps_total"]
+    return {"seconds": seconds, "busy": [b / seconds for b in rings.busy_seconds(before, after)],
+            "rows": n * n_tokens / steps}
 
 
 def decode_rates(ring, a, context):
@@ -109,17 +114,17 @@ def ring_of(a, n_stages, first_layers):
 
 
 def measure(a, n_stages, model, seed):
-    """{work: seconds} and the decoding's rates."""
+    """{work: what prefill says} and the decoding's rates."""
     layers, vocab, context = model
     first = a.first_layers or max(1, layers // 2)
     with ring_of(a, n_stages, first) as ring:
-        prefill_seconds(ring, (1, 32), vocab, seed) # to warm up
-        seconds = {name: prefill_seconds(ring, work, vocab, seed + i)
-                   for i, (name, work) in enumerate(a.work.items(), 1)}
+        prefill(ring, (1, 32), vocab, seed) # to warm up
+        done = {name: prefill(ring, work, vocab, seed + i)
+                for i, (name, work) in enumerate(a.work.items(), 1)}
         if n_stages == 1 or a.decode_layers in (None, first):
-            return seconds, decode_rates(ring, a, context)
+            return done, decode_rates(ring, a, context)
     with ring_of(a, n_stages, a.decode_layers) as ring:
-        return seconds, decode_rates(ring, a, context)
+        return done, decode_rates(ring, a, context)
 
 
 # --- llama.cpp's RPC ---
@@ -185,14 +190,16 @@ class Peer:
 # --- what it comes to ---
 
 def summarise(a, rounds):
-    """rounds: [{1: (seconds, rates), 2: …}]."""
+    """rounds: [{1: ({work: what prefill says}, rates), 2: …}]."""
     entries = []
     for name, (n, tokens) in a.work.items():
-        runs = {k: [r[k][0][name] for r in rounds] for k in (1, 2)}
+        runs = {k: [r[k][0][name]["seconds"] for r in rounds] for k in (1, 2)}
+        busy = [max(r[2][0][name]["busy"]) for r in rounds]
         entries.append({"work": name, "prompts": n, "tokens": tokens, "wanted": WANTED[name],
                         "tok_s": {k: summary.spread([n * tokens / s for s in runs[k]]) for k in runs},
                         "seconds": {k: summary.spread(runs[k]) for k in runs},
-                        "gain": summary.ratios(runs[1], runs[2])})
+                        "gain": summary.ratios(runs[1], runs[2]), "busiest": summary.spread(busy),
+                        "runs": {k: [r[k][0][name] for r in rounds] for k in (1, 2)}})
     one, two = ([r[k][1] for r in rounds] for k in (1, 2))
     # What the slowest stage could do without ever waiting is the ring's rate over its busy share.
     return {"prefill": entries, "decode": {
@@ -234,22 +241,23 @@ def measure_all(a, say):
 
 
 def table(report):
-    lines = ["| work | one process, tok/s | two stages, tok/s | gain | wanted |",
-             "|---|---|---|---|---|"]
+    lines = ["| work | one process, tok/s | two stages, tok/s | gain | wanted | busiest stage |",
+             "|---|---|---|---|---|---|"]
     for e in report["prefill"]:
         lines.append(f"| {e['work']}: {e['prompts']} x {e['tokens']} tokens | "
                      f"{summary.speed_cell(e['tok_s'][1])} | {summary.speed_cell(e['tok_s'][2])} | "
-                     f"{summary.ratio_cell(e['gain'])} | {e['wanted']} |")
+                     f"{summary.ratio_cell(e['gain'])} | {e['wanted']} | "
+                     f"{100 * e['busiest']['median']:.0f} % |")
     d = report["decode"]
     lines.append(f"| decode | {summary.speed_cell(d['tok_s'][1])} | {summary.speed_cell(d['tok_s'][2])} | "
-                 f"{summary.ratio_cell(d['gain'])} | - |")
+                 f"{summary.ratio_cell(d['gain'])} | - | see below |")
     lines.append(f"| decode: of the rate of the slowest stage | - | - | "
-                 f"{summary.ratio_cell(d['of_slowest_stage'])} | {d['wanted']} |")
+                 f"{summary.ratio_cell(d['of_slowest_stage'])} | {d['wanted']} | - |")
     for phase, e in report.get("peer", {}).items():
         local = summary.speed_cell(e["tok_s"][0])
         lines.append(f"| llama.cpp RPC, {phase} | {local} | {summary.speed_cell(e['tok_s'][2])} | "
                      f"{summary.ratio_cell(e['over_local'])}; over one server "
-                     f"{summary.ratio_cell(e['over_one'])} | - |")
+                     f"{summary.ratio_cell(e['over_one'])} | - | - |")
     return "\n".join(lines)
 
 

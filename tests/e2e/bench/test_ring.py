@@ -88,8 +88,11 @@ def test_two_stages_against_one():
     a.work = {"long prompt": (1, 2000)}
     one = {"tok_s": 20.0, "busy": [0.99]}
     two = {"tok_s": 24.0, "busy": [0.6, 0.96]}
-    found = two_stages.summarise(a, [{1: ({"long prompt": 10.0}, one), 2: ({"long prompt": 5.0}, two)}])
+    slow = {"seconds": 10.0, "busy": [1.0], "rows": 1000}
+    fast = {"seconds": 5.0, "busy": [0.7, 0.9], "rows": 100}
+    found = two_stages.summarise(a, [{1: ({"long prompt": slow}, one), 2: ({"long prompt": fast}, two)}])
     entry = found["prefill"][0]
+    assert entry["busiest"]["median"] == pytest.approx(0.9)
     assert entry["gain"]["median"] == pytest.approx(2) # sooner, not later
     assert (entry["tok_s"][1]["median"], entry["tok_s"][2]["median"]) == (200, 400)
     assert found["decode"]["gain"]["median"] == pytest.approx(1.2)
