@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/pool.h"
+#include "base/window.h"
 #include "tensor/dtype.h"
 
 #include <stdbool.h>
@@ -50,10 +51,12 @@ struct kv_shape {
     int n_kv_heads;
     int head_size;
     enum kv_type type;
+    int window; /* which positions a row sees (base/window.h); 0: all */
 };
 
-/* Where the rows of a batch stand. Position p of row r lives in block tables[r][p / KV_BLOCK_TOKENS]
- * at offset p % KV_BLOCK_TOKENS; the table of a row has entries for positions 0 … positions[r]. */
+/* Where the rows of a batch stand. Position p of row r lives in block tables[r][p / n] at offset
+ * p % n, n = KV_BLOCK_TOKENS; the table of a row has entries for positions 0 … positions[r]. Those
+ * of blocks before the store's window may hold anything: they are never read. */
 struct batch {
     int n;
     const int32_t *positions;
@@ -118,9 +121,10 @@ struct backend_ops {
     /* Store k, v of every row at its position.             k, v [n][n_kv_heads * head_size] */
     void (*kv_write)(struct backend *b, struct kv_store *kv, int layer, const struct tensor *k,
                      const struct tensor *v, const struct batch *batch);
-    /* Causal attention of every row over positions 0 … its own, read from the store (so the rows' own
-     * k, v were stored before); scores are scaled by 1/sqrt(head_size); query head h uses
-     * key-value head h / (n_heads / n_kv_heads).           q, y [n][n_heads * head_size] */
+    /* Causal attention of every row over the positions that it sees (the store's window), its own
+     * the last of them, read from the store (so the rows' own k, v were stored before); scores are
+     * scaled by 1/sqrt(head_size); query head h uses key-value head h / (n_heads / n_kv_heads).
+     *                                                      q, y [n][n_heads * head_size] */
     void (*attention)(struct backend *b, struct tensor *y, const struct tensor *q,
                       struct kv_store *kv, int layer, int n_heads, const struct batch *batch);
     /* y = silu(gate) * up.                                 all [n][ffn] */

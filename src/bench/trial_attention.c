@@ -86,7 +86,7 @@ static enum err attention_open(struct trial *t, struct error *e)
     enum err err = t->b->ops->tensor_new(t->b, t->n, attention_cols(c), &t->x, e);
     if (err == OK)
         err = t->b->ops->tensor_new(t->b, t->n, attention_cols(c), &t->y, e);
-    struct kv_shape shape = {t->n_copies, n_blocks, c->n_kv_heads, c->head_size, c->kv};
+    struct kv_shape shape = {t->n_copies, n_blocks, c->n_kv_heads, c->head_size, c->kv, 0};
     if (err == OK)
         err = t->b->ops->kv_new(t->b, &shape, &t->kv, e);
     return err == OK ? fill_store(t, e) : err;

@@ -199,7 +199,7 @@ static enum err rope_open(struct trial *t, struct error *e)
     const struct kernel_case *c = t->c;
     int n_pairs = c->head_size / 2;
     enum err err = t->b->ops->tensor_new(t->b, t->n, rope_cols(c), &t->y, e);
-    struct kv_shape shape = {1, 1, 1, c->head_size, KV_F16};
+    struct kv_shape shape = {1, 1, 1, c->head_size, KV_F16, 0};
     if (err == OK)
         err = t->b->ops->kv_new(t->b, &shape, &t->kv, e); /* sizes the table of sines */
     if (err != OK)

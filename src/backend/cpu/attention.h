@@ -54,6 +54,7 @@ struct attention {
     struct kv_layout layout;
     int n_blocks; /* of the store */
     int n_heads, n_kv_heads;
+    int window;     /* positions that a row sees; 0: all */
     float scale;    /* of scores */
     const float *q; /* [n][n_heads * head_size] */
     float *y;       /* the same shape */
@@ -84,10 +85,29 @@ static inline size_t kv_values_at(const struct kv_layout *l, int n_blocks, int32
            (size_t)block * l->value_bytes;
 }
 
-/* Positions that query i of a tile sees, from 0. */
+/* The first position that query i of a tile sees; from there it sees all up to … */
+static inline int tile_first(const struct attention *a, const struct attention_tile *t, int i)
+{
+    return window_first(a->window, a->batch->positions[t->row + i / t->n_heads]);
+}
+
+/* … this many from 0. */
 static inline int tile_positions(const struct attention *a, const struct attention_tile *t, int i)
 {
     return a->batch->positions[t->row + i / t->n_heads] + 1;
+}
+
+/* Which chunks of positions a tile reads: from this one … */
+static inline int tile_first_chunk(const struct attention *a, const struct attention_tile *t)
+{
+    return tile_first(a, t, 0) / ATTENTION_CHUNK;
+}
+
+/* … so many. */
+static inline int tile_chunks(const struct attention *a, const struct attention_tile *t)
+{
+    int last = tile_positions(a, t, t->n_rows * t->n_heads - 1) - 1;
+    return last / ATTENTION_CHUNK - tile_first_chunk(a, t) + 1;
 }
 
 /* The state of some queries' softmax-weighted sums: weights are e^(score - max), sum is theirs.

@@ -31,8 +31,10 @@ struct work {
     float *weights;  /* [n_queries][ATTENTION_CHUNK]; scores first */
     float *space;    /* EXPANDED_BLOCKS of keys or values as f32 */
     /* Of the current chunk: */
-    int n_blocks;
-    int seen[ATTENTION_QUERIES]; /* its positions that a query sees, may be negative; ascending */
+    int n_blocks, first_block;   /* blocks before this one nobody sees: they may not be there */
+    int seen[ATTENTION_QUERIES]; /* its positions that a query sees, may be negative; ascending … */
+    int from[ATTENTION_QUERIES]; /* … from this one on, which may be before or behind the chunk */
+    bool cut;                    /* for some query it is behind the chunk's first */
     const uint8_t *stream[2 * ATTENTION_BLOCKS + AHEAD]; /* keys, values, what is read next */
 };
 
@@ -49,7 +51,7 @@ static void score_step(struct work *w, const struct step *step)
 {
     for (int i = 0, n_q; i < w->n_queries; i += n_q) {
         n_q = group_size(w->n_queries - i);
-        if (w->seen[i + n_q - 1] <= step->b * LANES)
+        if (w->seen[i + n_q - 1] <= step->b * LANES || w->from[i] >= (step->b + step->n) * LANES)
             continue;
         struct score_job job = {.layout = &w->layout,
                                 .q = w->q + (size_t)i * w->layout.head_size,
@@ -75,25 +77,41 @@ static void add_values(const struct work *w, const struct step *step, float *out
                             .out = out + (size_t)i * w->layout.padded,
                             .begin = begin,
                             .end = end,
-                            .fresh = step->b == 0 && begin == 0};
+                            .fresh = step->b == 0 && begin == 0 && !w->cut};
     ops_of(step->ops, n_q)->add_values(&job);
 }
 
-/* Positions that all queries of a group see go together; what the later ones see beyond (a position
- * of its own must not reach an earlier row: 0 times infinity), one by one. */
+/* A position relative to the step, as far as it lies in it. */
+static int inside(const struct step *step, int position)
+{
+    int relative = position - step->b * KV_BLOCK_TOKENS;
+    return relative < 0 ? 0 : least(relative, step->n * KV_BLOCK_TOKENS);
+}
+
+/* Positions that all queries of a group see go together; what the earlier ones see before and the
+ * later ones beyond (a position must not reach a row that does not see it: 0 times infinity), one
+ * by one. */
 static void value_step(const struct work *w, const struct step *step, float *out)
 {
     int begin = step->b * KV_BLOCK_TOKENS, n = step->n * KV_BLOCK_TOKENS;
     for (int i = 0, n_q; i < w->n_queries; i += n_q) {
         n_q = group_size(w->n_queries - i);
-        if (w->seen[i + n_q - 1] <= begin)
+        if (w->seen[i + n_q - 1] <= begin || w->from[i] >= begin + n)
             continue;
-        int common = w->seen[i] < begin ? 0 : least(w->seen[i] - begin, n);
-        add_values(w, step, out, i, n_q, 0, common);
+        int first = inside(step, w->from[i + n_q - 1]), end = inside(step, w->seen[i]);
+        if (first >= end) /* nothing in common */
+            first = end = n;
+        for (int j = i; j < i + n_q && w->from[j] < begin + first; j++) {
+            int alone = inside(step, w->from[j]), stop = least(first, inside(step, w->seen[j]));
+            if (alone < stop)
+                add_values(w, step, out, j, 1, alone, stop);
+        }
+        if (first < end)
+            add_values(w, step, out, i, n_q, first, end);
         for (int j = i + 1; j < i + n_q; j++) {
-            int end = least(w->seen[j] - begin, n);
-            if (end > common)
-                add_values(w, step, out, j, 1, common, end);
+            int stop = inside(step, w->seen[j]);
+            if (stop > end)
+                add_values(w, step, out, j, 1, end, stop);
         }
     }
 }
@@ -105,16 +123,21 @@ static void weigh(struct work *w, int i, struct partial *chunk)
 {
     float *scores = w->weights + (size_t)i * ATTENTION_CHUNK;
     int n = least(w->seen[i], ATTENTION_CHUNK), last = (n - 1) & ~(LANES - 1);
+    int begin = w->from[i] > 0 ? w->from[i] & ~(LANES - 1) : 0, hidden = w->from[i] - begin;
     const struct lanes none = lanes_all(-INFINITY);
+    if (hidden > 0)
+        lanes_store(scores + begin, lanes_first(hidden, none, lanes_load(scores + begin)));
     lanes_store(scores + last, lanes_first(n - last, lanes_load(scores + last), none));
     struct lanes max = none, sum = lanes_zero();
-    for (int p = 0; p < n; p += LANES)
+    for (int p = begin; p < n; p += LANES)
         max = lanes_max(lanes_load(scores + p), max); /* a NaN is not greater */
     chunk->max[i] = lanes_greatest(max);
     max = lanes_all(chunk->max[i]);
-    for (int p = 0; p < n; p += LANES) {
+    for (int p = begin; p < n; p += LANES) {
         struct lanes weight = lanes_exp(lanes_sub(lanes_load(scores + p), max));
         weight = lanes_first(n - p, weight, lanes_zero()); /* -inf - -inf is a NaN */
+        if (p < begin + hidden)
+            weight = lanes_first(hidden, lanes_zero(), weight);
         sum = lanes_add(sum, weight);
         lanes_store(scores + p, weight);
     }
@@ -143,8 +166,15 @@ FORCE_INLINE void expand(struct work *w, const uint8_t *const *blocks, int n, in
 static void weigh_all(struct work *w, struct partial *chunk)
 {
     for (int i = 0; i < w->n_queries; i++)
-        if (w->seen[i] > 0)
+        if (w->seen[i] > 0 && w->from[i] < ATTENTION_CHUNK)
             weigh(w, i, chunk);
+}
+
+/* Where windows begin inside the chunk, its outputs do not begin with its first position. */
+static void clear_outputs(const struct work *w, const struct partial *chunk)
+{
+    if (w->cut)
+        memset(chunk->out, 0, (size_t)w->n_queries * w->layout.padded * sizeof chunk->out[0]);
 }
 
 /* A chunk with the store as it is. Values go in one step, because outputs between steps go through
@@ -152,9 +182,13 @@ static void weigh_all(struct work *w, struct partial *chunk)
  * one is over too fast for what it reads to be fetched in time, and steps are short. */
 static void chunk_stored(struct work *w, struct partial *chunk, const struct group_ops *ops)
 {
-    struct step step = {.n = w->n_blocks, .blocks = w->stream, .ops = ops};
+    struct step step = {.b = w->first_block,
+                        .n = w->n_blocks - w->first_block,
+                        .blocks = w->stream + w->first_block,
+                        .ops = ops};
     score_step(w, &step);
     weigh_all(w, chunk);
+    clear_outputs(w, chunk);
     int width = value_vectors(group_size(w->n_queries), w->layout.type == KV_Q8) * LANES;
     int most = w->layout.padded % width == 0 ? ATTENTION_BLOCKS : EXPANDED_BLOCKS;
     for (; step.b < w->n_blocks; step.b += most) {
@@ -168,14 +202,17 @@ static void chunk_stored(struct work *w, struct partial *chunk, const struct gro
 FORCE_INLINE void chunk_expanded(struct work *w, struct partial *chunk, const enum kv_type type)
 {
     const uint8_t *blocks[EXPANDED_BLOCKS];
-    struct step step = {.blocks = blocks, .ops = type == KV_Q8 ? codes_expanded : numbers_expanded};
+    struct step step = {.b = w->first_block,
+                        .blocks = blocks,
+                        .ops = type == KV_Q8 ? codes_expanded : numbers_expanded};
     for (; step.b < w->n_blocks; step.b += EXPANDED_BLOCKS) {
         step.n = least(w->n_blocks - step.b, EXPANDED_BLOCKS);
         expand(w, w->stream + step.b, step.n, w->layout.head_size, blocks, type);
         score_step(w, &step);
     }
     weigh_all(w, chunk);
-    for (step.b = 0; step.b < w->n_blocks; step.b += EXPANDED_BLOCKS) {
+    clear_outputs(w, chunk);
+    for (step.b = w->first_block; step.b < w->n_blocks; step.b += EXPANDED_BLOCKS) {
         step.n = least(w->n_blocks - step.b, EXPANDED_BLOCKS);
         expand(w, w->stream + w->n_blocks + step.b, step.n, w->layout.padded, blocks, type);
         value_step(w, &step, chunk->out);
@@ -217,9 +254,11 @@ static void attend_chunk(struct work *w, int begin, struct partial *chunk)
 {
     const struct attention *a = w->a;
     int total = (w->n_positions - 1) / KV_BLOCK_TOKENS + 1, first = begin / KV_BLOCK_TOKENS;
+    int before = tile_first(a, w->t, 0) - begin;
     w->n_blocks = least(total - first, ATTENTION_BLOCKS);
-    for (int b = 0; b < w->n_blocks; b++) {
-        int32_t block = w->table[first + b];
+    w->first_block = before > 0 ? before / KV_BLOCK_TOKENS : 0;
+    for (int b = 0; b < w->n_blocks; b++) { /* in place of what is not there: it is fetched only */
+        int32_t block = w->table[first + (b > w->first_block ? b : w->first_block)];
         w->stream[b] = a->cells + kv_keys_at(&a->layout, a->n_blocks, block, w->kv_head);
         w->stream[w->n_blocks + b] =
             a->cells + kv_values_at(&a->layout, a->n_blocks, block, w->kv_head);
@@ -229,8 +268,11 @@ static void attend_chunk(struct work *w, int begin, struct partial *chunk)
         w->stream[2 * w->n_blocks + b] =
             a->cells + kv_keys_at(&a->layout, a->n_blocks, block, w->kv_head);
     }
-    for (int i = 0; i < w->n_queries; i++)
+    for (int i = 0; i < w->n_queries; i++) {
         w->seen[i] = tile_positions(a, w->t, i) - begin;
+        w->from[i] = tile_first(a, w->t, i) - begin;
+    }
+    w->cut = w->from[w->n_queries - 1] > 0;
     static void (*const run[N_KV_TYPES][2])(struct work *, struct partial *) = {
         [KV_F16] = {chunk_f16, chunk_f16_expanded},
         [KV_F32] = {chunk_f32, chunk_f32_expanded},
@@ -299,6 +341,16 @@ static void merge(const struct partial *all, const struct partial *chunk, int fi
     }
 }
 
+/* The first chunks of queries [first, n) as their totals. */
+static void take(const struct partial *all, const struct partial *chunk, int first, int n,
+                 int padded)
+{
+    size_t floats = (size_t)(n - first) * padded, at = (size_t)first * padded;
+    memcpy(all->max + first, chunk->max + first, (size_t)(n - first) * sizeof all->max[0]);
+    memcpy(all->sum + first, chunk->sum + first, (size_t)(n - first) * sizeof all->sum[0]);
+    memcpy(all->out + at, chunk->out + at, floats * sizeof all->out[0]);
+}
+
 static void finish(const struct attention *a, const struct attention_tile *t,
                    const struct partial *all)
 {
@@ -314,12 +366,15 @@ static void finish(const struct attention *a, const struct attention_tile *t,
     }
 }
 
-/* The first keys that are read, all at once: nobody has fetched them ahead. */
+/* The first keys that are read from position `begin` on, all at once: nobody has fetched them
+ * ahead. */
 static void fetch_first(const struct attention *a, const struct attention_tile *t, int begin)
 {
     const struct kv_layout *l = &a->layout;
     const int32_t *table = a->batch->tables[t->row];
-    int first = begin / KV_BLOCK_TOKENS, kv_head = t->head / (a->n_heads / a->n_kv_heads);
+    int seen = tile_first(a, t, 0);
+    int first = (begin > seen ? begin : seen) / KV_BLOCK_TOKENS,
+        kv_head = t->head / (a->n_heads / a->n_kv_heads);
     int total = tile_positions(a, t, t->n_rows * t->n_heads - 1);
     int n = least((total - 1) / KV_BLOCK_TOKENS + 1 - first, AHEAD);
     for (int b = first; b < first + n; b++) {
@@ -332,18 +387,26 @@ static void fetch_first(const struct attention *a, const struct attention_tile *
 static void attend(const struct attention *a, const struct attention_tile *t, float *scratch)
 {
     struct work w;
-    fetch_first(a, t, 0);
+    int begin = tile_first_chunk(a, t) * ATTENTION_CHUNK;
+    fetch_first(a, t, begin);
     work_init(&w, a, t, &scratch);
     struct partial all = partial_at(scratch, ATTENTION_QUERIES);
     struct partial chunk = partial_at(scratch + partial_floats(ATTENTION_QUERIES, a->layout.padded),
                                       ATTENTION_QUERIES);
-    attend_chunk(&w, 0, &all);
-    for (int begin = ATTENTION_CHUNK; begin < w.n_positions; begin += ATTENTION_CHUNK) {
+    attend_chunk(&w, begin, &all);
+    for (begin += ATTENTION_CHUNK; begin < w.n_positions; begin += ATTENTION_CHUNK) {
         attend_chunk(&w, begin, &chunk);
-        int first = 0;
+        int first = 0, n = w.n_queries;
         while (w.seen[first] <= 0)
             first++;
-        merge(&all, &chunk, first, w.n_queries, a->layout.padded);
+        while (w.from[n - 1] >= ATTENTION_CHUNK) /* they begin behind it */
+            n--;
+        int begun = n;
+        while (begun > first && w.from[begun - 1] >= 0)
+            begun--;
+        if (begun > first)
+            merge(&all, &chunk, first, begun, a->layout.padded);
+        take(&all, &chunk, begun, n, a->layout.padded);
     }
     finish(a, t, &all);
 }

@@ -18,6 +18,7 @@ struct attention_case {
     int n_kv_heads, sharing, head_size, n_positions, n_rows;
     enum fill fill;
     bool hostile;
+    int window;
 };
 
 /* What a case needs in memory. */
@@ -87,8 +88,11 @@ static void data_init(struct attention_data *x, const struct attention_case *c)
     x->table = xmalloc((size_t)n_blocks * sizeof *x->table);
     x->positions = xmalloc((size_t)c->n_rows * sizeof *x->positions);
     x->tables = xmalloc((size_t)c->n_rows * sizeof *x->tables);
+    int n_holes = window_first(c->window, c->n_positions - c->n_rows) / KV_BLOCK_TOKENS;
     for (int b = 0; b < n_blocks; b++)
         x->table[b] = n_blocks - 1 - b; /* in reverse */
+    for (int b = 0; b < n_holes; b++)
+        x->table[b] = INT32_MAX; /* a block that is not there: reading it would crash */
     for (int i = 0; i < c->n_rows; i++) {
         x->positions[i] = c->n_positions - c->n_rows + i;
         x->tables[i] = x->table;
@@ -105,6 +109,7 @@ static void data_init(struct attention_data *x, const struct attention_case *c)
                               .n_blocks = n_blocks,
                               .n_heads = n_heads,
                               .n_kv_heads = c->n_kv_heads,
+                              .window = c->window,
                               .scale = 1.0f / sqrtf((float)c->head_size),
                               .q = x->q,
                               .batch = &x->batch};
@@ -130,11 +135,11 @@ static void attend_in_chunks(const struct kernels *k, const struct attention_dat
                              const struct attention_tile *t)
 {
     size_t stride = partial_floats(t->n_heads, x->a.layout.padded);
-    int n = x->positions[0] / ATTENTION_CHUNK + 1;
+    int n = tile_chunks(&x->a, t), first = tile_first_chunk(&x->a, t);
     float *partials = cpu_alloc(stride * (size_t)n * sizeof *partials);
     ASSERT(partials != NULL);
     for (int c = n - 1; c >= 0; c--)
-        k->attention_chunk(&x->a, t, c, partials + stride * (size_t)c, x->scratch);
+        k->attention_chunk(&x->a, t, first + c, partials + stride * (size_t)c, x->scratch);
     k->attention_merge(&x->a, t, partials, stride, n);
     cpu_free(partials, stride * (size_t)n * sizeof *partials);
 }
@@ -150,9 +155,10 @@ static void check_case(const struct kernels *k, const struct attention_case *c)
     float *expected = guarded_new(bytes, 0);
     char what[200];
     snprintf(what, sizeof what,
-             "%s attention %s kv heads %d x %d size %d positions %d rows %d %s%s", k->variant,
-             type_names[c->type], c->n_kv_heads, c->sharing, c->head_size, c->n_positions,
-             c->n_rows, fill_names[c->fill], c->hostile ? " with NaN" : "");
+             "%s attention %s kv heads %d x %d size %d positions %d rows %d window %d %s%s",
+             k->variant, type_names[c->type], c->n_kv_heads, c->sharing, c->head_size,
+             c->n_positions, c->n_rows, c->window, fill_names[c->fill],
+             c->hostile ? " with NaN" : "");
     x.a.y = expected;
     for (int h = 0; h < c->n_kv_heads; h++)
         ref.attention(&x.a, &(struct attention_tile){0, c->n_rows, h * c->sharing, c->sharing},
@@ -182,8 +188,9 @@ static void check_sizes(const struct kernels *k)
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
         for (size_t p = 0; p < sizeof counts / sizeof counts[0]; p++) {
             for (int type = 0; type < N_KV_TYPES; type++, i++) {
-                struct attention_case c = {(enum kv_type)type, 1 + i % 2, 1 + i % 9,   sizes[s],
-                                           counts[p],          1,         FILL_RANDOM, i % 7 == 0};
+                struct attention_case c = {(enum kv_type)type, 1 + i % 2,  1 + i % 9,
+                                           sizes[s],           counts[p],  1,
+                                           FILL_RANDOM,        i % 7 == 0, 0};
                 check_case(k, &c);
                 if (counts[p] < 256) {
                     c.fill = (enum fill)(i % N_FILLS);
@@ -209,11 +216,39 @@ static void check_rows(const struct kernels *k)
             int n_positions = ends[e] < shapes[s].n_rows ? shapes[s].n_rows : ends[e];
             struct attention_case c = {(enum kv_type)(i % 3), 1 + i % 2,   shapes[s].sharing,
                                        sizes[i % 5],          n_positions, shapes[s].n_rows,
-                                       FILL_RANDOM,           i % 4 == 1};
+                                       FILL_RANDOM,           i % 4 == 1,  0};
             check_case(k, &c);
             c.fill = (enum fill)(i % N_FILLS);
             c.hostile = !c.hostile;
             check_case(k, &c);
+        }
+    }
+}
+
+/* Windows: one position to several chunks; of one row and of many, whose windows begin in different
+ * blocks and chunks, or have nothing in common. */
+static void check_windows(const struct kernels *k)
+{
+    static const struct {
+        int sharing, n_rows;
+    } shapes[] = {{1, 1}, {5, 1}, {12, 1}, {1, 7}, {2, 13}, {4, 2}, {4, 16}, {8, 8}, {1, 64}};
+    static const int sizes[] = {64, 20, 128, 48};
+    static const int windows[] = {1, 2, 5, 16, 17, 40, 63, 64, 200, 255, 256, 257, 300, 512, 600};
+    static const int ends[] = {64, 100, 256, 257, 300, 520, 800};
+    int i = 0;
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
+            for (size_t e = 0; e < sizeof ends / sizeof ends[0]; e++, i++) {
+                struct attention_case c = {(enum kv_type)(i % 3), 1 + i % 2,  shapes[s].sharing,
+                                           sizes[i % 4],          ends[e],    shapes[s].n_rows,
+                                           FILL_RANDOM,           i % 5 == 1, windows[w]};
+                check_case(k, &c);
+                if (i % 4 == 0) {
+                    c.fill = (enum fill)(i % N_FILLS);
+                    c.hostile = !c.hostile;
+                    check_case(k, &c);
+                }
+            }
         }
     }
 }
@@ -224,6 +259,7 @@ void check_attention(const struct kernels *k)
         return;
     check_sizes(k);
     check_rows(k);
+    check_windows(k);
 }
 
 /* --- speed --- */
@@ -319,7 +355,7 @@ static void time_case(const struct kernels *k, enum kv_type type, int head_size,
     for (int i = 0; i < rows * width; i++)
         q[i] = (float)(i % 7) - 3.0f;
     struct batch batch = {rows, positions, tables};
-    x.a = (struct attention){NULL, l, n_blocks, TIMED_HEADS * TIMED_SHARING, TIMED_HEADS, 0.1f,
+    x.a = (struct attention){NULL, l, n_blocks, TIMED_HEADS * TIMED_SHARING, TIMED_HEADS, 0, 0.1f,
                              q,    y, &batch};
     double t = time_rows(k, &x, rows, rows > 1 ? ATTENTION_QUERIES / TIMED_SHARING : 1);
     if (rows > 1)

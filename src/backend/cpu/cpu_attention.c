@@ -148,23 +148,19 @@ static void tiles_part(void *context, int thread_i, int n_threads)
 
 /* --- ranges of chunks --- */
 
-static int chunks_of(const struct attention_job *job, const struct attention_tile *t)
-{
-    return job->a.batch->positions[t->row + t->n_rows - 1] / ATTENTION_CHUNK + 1;
-}
-
-/* The chunks [begin, end) of a tile whose first chunk is number `at` of all. */
+/* The chunks [begin, end) of a tile, counted from its first, which is number `at` of all. */
 static void split_tile(struct attention_job *job, const struct attention_tile *t, int64_t at,
                        int begin, int end, int thread_i, int n_threads)
 {
     const struct kernels *k = &job->cpu->kernels;
     const struct attention_space *s = &job->cpu->attention;
-    int n = chunks_of(job, t);
+    int n = tile_chunks(&job->a, t), first = tile_first_chunk(&job->a, t);
     int owner = (int)(((at + 1) * n_threads - 1) / job->n_chunks); /* whose range has chunk `at` */
     size_t stride = partial_floats(t->n_rows * t->n_heads, job->a.layout.padded);
     float *slot = s->partials + (size_t)owner * s->slot_floats;
     for (int c = begin; c < end; c++)
-        k->attention_chunk(&job->a, t, c, slot + (size_t)c * stride, scratch_of(job, thread_i));
+        k->attention_chunk(&job->a, t, first + c, slot + (size_t)c * stride,
+                           scratch_of(job, thread_i));
     if (atomic_fetch_add(&job->done[owner], end - begin) + end - begin == n)
         k->attention_merge(&job->a, t, slot, stride, n);
 }
@@ -177,7 +173,7 @@ static void chunks_part(void *context, int thread_i, int n_threads)
     int64_t at = 0;
     for (int i = 0; i < job->n_tiles && at < end; i++) {
         struct attention_tile t = tile_of(job, i);
-        int n = chunks_of(job, &t);
+        int n = tile_chunks(&job->a, &t);
         int first = begin > at ? (int)(begin - at < n ? begin - at : n) : 0;
         int last = end - at < n ? (int)(end - at) : n;
         if (first == 0 && last == n)
@@ -194,7 +190,7 @@ static bool can_split(struct attention_job *job)
     job->n_chunks = 0;
     for (int i = 0; i < job->n_tiles; i++) {
         struct attention_tile t = tile_of(job, i);
-        int n = chunks_of(job, &t);
+        int n = tile_chunks(&job->a, &t);
         if (t.n_rows > 1 || (size_t)n * partial_floats(t.n_heads, job->a.layout.padded) >
                                 job->cpu->attention.slot_floats)
             return false;
@@ -213,7 +209,8 @@ void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q, 
     size_t work = 0;
     for (int r = 0; r < batch->n; r++) {
         ASSERT(batch->positions[r] >= 0);
-        work += (size_t)(batch->positions[r] + 1) * q->cols;
+        work += (size_t)(batch->positions[r] + 1 - window_first(s->window, batch->positions[r])) *
+                q->cols;
     }
     struct attention_job job = {.cpu = c,
                                 .a = {.cells = kv_layer(kv, layer),
@@ -221,6 +218,7 @@ void cpu_attention(struct backend *b, struct tensor *y, const struct tensor *q, 
                                       .n_blocks = s->n_blocks,
                                       .n_heads = n_heads,
                                       .n_kv_heads = s->n_kv_heads,
+                                      .window = s->window,
                                       .scale = 1.0f / sqrtf((float)s->head_size),
                                       .q = q->data,
                                       .y = y->data,

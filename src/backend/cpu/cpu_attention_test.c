@@ -26,17 +26,22 @@ struct scene {
     const char *name;
     int n_kv_heads, sharing, head_size;
     struct piece pieces[6]; /* up to the first without rows */
+    int window;
 };
 
 static const struct scene scenes[] = {
-    {"one long row", 2, 4, 64, {{0, 1599, 1}}},
-    {"one head for all", 1, 7, 80, {{1, 1300, 1}}},
-    {"more heads than a tile takes", 1, 70, 16, {{0, 700, 1}}},
-    {"rows of unequal length", 2, 3, 32, {{0, 1500, 1}, {1, 3, 1}, {2, 700, 1}, {3, 256, 1}}},
-    {"a short prompt", 2, 2, 64, {{2, 40, 41}}},
-    {"the end of a long prompt", 2, 8, 20, {{3, 1030, 60}}},
-    {"prompts and rows", 1, 4, 48, {{0, 900, 1}, {1, 30, 31}, {2, 511, 1}, {3, 300, 20}}},
-    {"a row of each of one sequence", 4, 1, 64, {{0, 10, 1}, {0, 700, 1}, {0, 300, 1}}},
+    {"one long row", 2, 4, 64, {{0, 1599, 1}}, 0},
+    {"one head for all", 1, 7, 80, {{1, 1300, 1}}, 0},
+    {"more heads than a tile takes", 1, 70, 16, {{0, 700, 1}}, 0},
+    {"rows of unequal length", 2, 3, 32, {{0, 1500, 1}, {1, 3, 1}, {2, 700, 1}, {3, 256, 1}}, 0},
+    {"a short prompt", 2, 2, 64, {{2, 40, 41}}, 0},
+    {"the end of a long prompt", 2, 8, 20, {{3, 1030, 60}}, 0},
+    {"prompts and rows", 1, 4, 48, {{0, 900, 1}, {1, 30, 31}, {2, 511, 1}, {3, 300, 20}}, 0},
+    {"a row of each of one sequence", 4, 1, 64, {{0, 10, 1}, {0, 700, 1}, {0, 300, 1}}, 0},
+    {"one row in a window of chunks", 2, 4, 64, {{0, 1599, 1}}, 1000},
+    {"windows inside and over chunks", 1, 4, 48, {{0, 900, 1}, {1, 300, 40}, {2, 511, 1}}, 60},
+    {"many rows, small windows", 2, 8, 20, {{3, 1030, 60}}, 9},
+    {"windows of all lengths", 2, 3, 32, {{0, 1500, 1}, {1, 3, 1}, {2, 700, 1}, {3, 9, 1}}, 600},
 };
 enum { N_SCENES = sizeof scenes / sizeof scenes[0] };
 
@@ -91,7 +96,7 @@ static struct tensor *random_tensor(struct backend *b, uint64_t seed, int cols)
 static void rig_init(struct rig *rig, const char *isa, int n_threads, const struct scene *s,
                      enum kv_type type)
 {
-    struct kv_shape shape = {LAYERS, BLOCKS, s->n_kv_heads, s->head_size, type};
+    struct kv_shape shape = {LAYERS, BLOCKS, s->n_kv_heads, s->head_size, type, s->window};
     setenv("SHOAL_CPU", isa, 1);
     assert_int_equal(pool_new(n_threads, &rig->pool, NULL), OK);
     assert_int_equal(backend_cpu_open(rig->pool, &rig->b, NULL), OK);

@@ -91,7 +91,7 @@ static void layer_init(struct layer *l, struct backend *b, enum dtype type, enum
     l->tgate = tensor(b, ROWS, FFN);
     l->tup = tensor(b, ROWS, FFN);
     l->out = tensor(b, ROWS, HIDDEN);
-    struct kv_shape shape = {LAYERS, BLOCKS, KV_HEADS, HEAD_SIZE, kv};
+    struct kv_shape shape = {LAYERS, BLOCKS, KV_HEADS, HEAD_SIZE, kv, 0};
     assert_int_equal(b->ops->kv_new(b, &shape, &l->kv, NULL), OK);
     for (int i = 0; i < HEAD_SIZE / 2; i++)
         l->inv_freq[i] = exact_pow(10000.0, -2.0 * i / HEAD_SIZE);
@@ -262,7 +262,7 @@ static void rope_turns_pairs_by_position_times_frequency(void **state)
     struct backend *b = ((struct fixture *)*state)->b;
     static const double inv_freq[] = {1.0, 0.01};
     static const int32_t positions[] = {0, 1000000};
-    struct kv_shape shape = {1, 1, 1, 6, KV_F32};
+    struct kv_shape shape = {1, 1, 1, 6, KV_F32, 0};
     struct kv_store *kv;
     assert_int_equal(b->ops->kv_new(b, &shape, &kv, NULL), OK);
     for (int halves = 0; halves < 2; halves++) {
@@ -310,7 +310,7 @@ static void attention_reads_the_blocks_of_its_table(void **state)
     struct backend *b = ((struct fixture *)*state)->b;
     struct random r = {.state = 3};
     for (int type = 0; type < N_KV_TYPES; type++) {
-        struct kv_shape shape = {2, 4, 1, 8, (enum kv_type)type};
+        struct kv_shape shape = {2, 4, 1, 8, (enum kv_type)type, 0};
         struct kv_store *kv;
         assert_int_equal(b->ops->kv_new(b, &shape, &kv, NULL), OK);
         assert_int_equal(b->ops->kv_bytes(kv), 2 * 4 * kv_block_bytes(shape.type, 1, 8));

@@ -269,7 +269,8 @@ static float store(enum kv_type type, uint8_t *array, size_t i, uint8_t *scales,
     }
 }
 
-static void check_attention(enum kv_type type, int head_size, int n_positions, float spread)
+static void check_attention(enum kv_type type, int head_size, int n_positions, int window,
+                            float spread)
 {
     struct random random = {.state = (uint64_t)n_positions};
     int n_blocks = (n_positions - 1) / KV_BLOCK_TOKENS + 1;
@@ -298,14 +299,16 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
     int32_t position = n_positions - 1;
     const int32_t *tables[] = {table};
     struct batch batch = {1, &position, tables};
-    struct attention a = {cells, l, n_blocks, 1, 1, 1.0f / sqrtf((float)head_size), q, y, &batch};
+    struct attention a = {cells, l, n_blocks, 1, 1, window, 1.0f / sqrtf((float)head_size),
+                          q,     y, &batch};
     struct kernels k;
     kernels_ref(&k);
     k.attention(&a, &(struct attention_tile){0, 1, 0, 1}, NULL);
 
     double *scores = malloc((size_t)n_positions * sizeof *scores);
     double max = -INFINITY, size = 0, sum = 0;
-    for (int p = 0; p < n_positions; p++) {
+    int first = window > 0 && window < n_positions ? n_positions - window : 0;
+    for (int p = first; p < n_positions; p++) {
         double dot = 0, terms = 0;
         for (int d = 0; d < head_size; d++) {
             dot += (double)q[d] * kept_k[(size_t)p * head_size + d];
@@ -315,14 +318,14 @@ static void check_attention(enum kv_type type, int head_size, int n_positions, f
         max = fmax(max, scores[p]);
         size = fmax(size, terms / sqrt(head_size));
     }
-    for (int p = 0; p < n_positions; p++)
+    for (int p = first; p < n_positions; p++)
         sum += scores[p] = exp(scores[p] - max);
     /* Weights are off by the error of two scores; sums have ATTENTION_CHUNK and merge roundings. */
     double weight_error = 2 * (head_size + 4) * U * size + 4 * U * (1 + 2 * size);
     double bound = 2 * weight_error + (ATTENTION_CHUNK + n_positions / ATTENTION_CHUNK * 4 + 8) * U;
     for (int d = 0; d < head_size; d++) {
         double expected = 0, mass = 0;
-        for (int p = 0; p < n_positions; p++) {
+        for (int p = first; p < n_positions; p++) {
             expected += scores[p] / sum * kept_v[(size_t)p * head_size + d];
             mass += scores[p] / sum * fabs(kept_v[(size_t)p * head_size + d]);
         }
@@ -339,12 +342,23 @@ static void attention_is_within_its_bound(void **state)
     static const int sizes[] = {1, 8, 48, 64, 100, 128};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         for (size_t j = 0; j < sizeof sizes / sizeof sizes[0]; j++) {
-            check_attention(KV_F32, sizes[j], lengths[i], 1.0f);
-            check_attention(KV_F16, sizes[j], lengths[i], 1.0f);
-            check_attention(KV_Q8, sizes[j], lengths[i], 1.0f);
-            check_attention(KV_F32, sizes[j], lengths[i], 100.0f); /* one position wins */
+            check_attention(KV_F32, sizes[j], lengths[i], 0, 1.0f);
+            check_attention(KV_F16, sizes[j], lengths[i], 0, 1.0f);
+            check_attention(KV_Q8, sizes[j], lengths[i], 0, 1.0f);
+            check_attention(KV_F32, sizes[j], lengths[i], 0, 100.0f); /* one position wins */
         }
     }
+}
+
+static void windows_are_within_the_same_bound(void **state)
+{
+    (void)state;
+    static const int windows[] = {1, 2, 16, 100, 256, 257, 700};
+    static const int lengths[] = {1, 17, 256, 257, 700, 1536};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        for (size_t j = 0; j < sizeof windows / sizeof windows[0]; j++)
+            for (int type = 0; type < N_KV_TYPES; type++)
+                check_attention((enum kv_type)type, 48, lengths[i], windows[j], 1.0f);
 }
 
 int main(void)
@@ -357,6 +371,7 @@ int main(void)
         cmocka_unit_test(silu_is_within_its_bound),
         cmocka_unit_test(rotation_is_within_its_bound),
         cmocka_unit_test(attention_is_within_its_bound),
+        cmocka_unit_test(windows_are_within_the_same_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

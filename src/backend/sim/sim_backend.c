@@ -1,6 +1,7 @@
-/* The simulated backend: no arithmetic. Every number is a hash of all that a real backend would have
- * computed it from, so two runs agree in their tokens exactly when they agree in everything
- * that matters: weights, inputs, positions, and every earlier key-value cell in its order.
+/* The simulated backend: no arithmetic. Every number is a hash of all that a real backend would
+ * have computed it from, so two runs agree in their tokens exactly when they agree in everything
+ * that matters: weights, inputs, positions, and every earlier key-value cell that a row sees, in
+ * its order.
  *
  * What it is for: whole clusters in one process (src/sim), where a wrong block, a lost or
  * swapped row, a stale cell must change the outcome, and thousands of steps must cost little; and
@@ -306,7 +307,8 @@ static void sim_attention(struct backend *b, struct tensor *y, const struct tens
     ASSERT(q->cols == y->cols && n_heads % kv->shape.n_kv_heads == 0);
     for (int r = 0; r < batch->n; r++) {
         uint64_t hash = mix_floats(begin(SIM_ATTENTION), row_at(q, r), q->cols);
-        for (int p = 0; p <= batch->positions[r]; p++)
+        for (int p = window_first(kv->shape.window, batch->positions[r]); p <= batch->positions[r];
+             p++)
             hash = mix(hash, *cell_at(kv, layer, batch->tables[r], p));
         spread(row_at(y, r), y->cols, hash);
     }

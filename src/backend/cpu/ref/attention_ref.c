@@ -18,7 +18,7 @@ struct state {
 struct query {
     const struct attention *a;
     const int32_t *table;
-    int kv_head, n_positions;
+    int kv_head, first, n_positions; /* it sees positions [first, n_positions) */
     const float *q;
     float *y;
 };
@@ -30,6 +30,7 @@ static struct query query_of(const struct attention *a, const struct attention_t
     return (struct query){.a = a,
                           .table = a->batch->tables[row],
                           .kv_head = head / (a->n_heads / a->n_kv_heads),
+                          .first = tile_first(a, t, i),
                           .n_positions = tile_positions(a, t, i),
                           .q = a->q + at,
                           .y = a->y + at};
@@ -94,15 +95,16 @@ static void attend_chunk(const struct query *q, int c, struct state *s)
 {
     float scores[ATTENTION_CHUNK], sums[STRIPES] = {0};
     int begin = c * ATTENTION_CHUNK, head_size = q->a->layout.head_size;
+    int from = q->first > begin ? q->first - begin : 0; /* nothing before it is touched */
     int n = q->n_positions - begin < ATTENTION_CHUNK ? q->n_positions - begin : ATTENTION_CHUNK;
     s->max = -INFINITY;
-    for (int i = 0; i < n; i++) {
+    for (int i = from; i < n; i++) {
         scores[i] = score(q, begin + i);
         s->max = scores[i] > s->max ? scores[i] : s->max; /* a NaN is not greater; it comes back
                                                              in the weights */
     }
     memset(s->out, 0, (size_t)head_size * sizeof s->out[0]);
-    for (int i = 0; i < n; i++) {
+    for (int i = from; i < n; i++) {
         float weight = exact_expf(scores[i] - s->max);
         sums[i % STRIPES] += weight;
         add_values(q, begin + i, weight, s->out);
@@ -133,8 +135,9 @@ void attention_ref(const struct attention *a, const struct attention_tile *t, fl
     for (int i = 0; i < t->n_rows * t->n_heads; i++) {
         struct query q = query_of(a, t, i);
         struct state all, chunk;
-        attend_chunk(&q, 0, &all);
-        for (int c = 1; c * ATTENTION_CHUNK < q.n_positions; c++) {
+        int first = q.first / ATTENTION_CHUNK;
+        attend_chunk(&q, first, &all);
+        for (int c = first + 1; c * ATTENTION_CHUNK < q.n_positions; c++) {
             attend_chunk(&q, c, &chunk);
             merge(&all, &chunk, a->layout.head_size);
         }
