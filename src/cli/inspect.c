@@ -59,13 +59,13 @@ static json_t *tensors_json(const struct modelfile *file)
 
 static json_t *params_json(const struct model_params *p)
 {
-    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b}",
-                     "architecture", p->architecture, "name", p->name, "layers", p->n_layers,
-                     "hidden", p->hidden, "ffn", p->ffn, "heads", p->n_heads, "kv_heads",
-                     p->n_kv_heads, "head_size", p->head_size, "vocab", p->vocab, "context",
-                     p->context, "norm_eps", (double)p->norm_eps, "rope_base", (double)p->rope_base,
-                     "rope_pairs", p->rope_pairing == ROPE_HALVES ? "halves" : "neighbours",
-                     "tied_head", (int)p->tied_head);
+    return json_pack(
+        "{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:s, s:b}",
+        "architecture", p->architecture, "name", p->name, "layers", p->n_layers, "hidden",
+        p->hidden, "ffn", p->ffn, "heads", p->n_heads, "kv_heads", p->n_kv_heads, "head_size",
+        p->head_size, "vocab", p->vocab, "context", p->context, "window", p->window, "norm_eps",
+        (double)p->norm_eps, "rope_base", (double)p->rope_base, "rope_pairs",
+        p->rope_pairing == ROPE_HALVES ? "halves" : "neighbours", "tied_head", (int)p->tied_head);
 }
 
 struct view {
@@ -140,6 +140,8 @@ static void print_params(const struct model_params *p)
            p->rope_size, p->head_size, p->rope_pairing == ROPE_HALVES ? "halves" : "neighbours");
     printf("vocabulary     %d, %s\n", p->vocab, p->tied_head ? "tied head" : "separate head");
     printf("context        %d\n", p->context);
+    if (p->window > 0)
+        printf("window         %d positions, in every layer\n", p->window);
 }
 
 /* Equal neighbours as one line: "layers 0-27  12.3 MB each". */

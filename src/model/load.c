@@ -248,5 +248,6 @@ void model_kv_shape(const struct model *m, int n_blocks, enum kv_type type, stru
                              .n_blocks = n_blocks,
                              .n_kv_heads = m->params.n_kv_heads,
                              .head_size = m->params.head_size,
-                             .type = type};
+                             .type = type,
+                             .window = m->params.window};
 }

@@ -106,7 +106,7 @@ static const struct {
     {"attention.head_count_kv", KEY_KNOWN},
     {"attention.key_length", KEY_KNOWN},
     {"attention.layer_norm_rms_epsilon", KEY_KNOWN},
-    {"attention.sliding_window", KEY_ZERO},
+    {"attention.sliding_window", KEY_KNOWN},
     {"attention.value_length", KEY_KNOWN},
     {"block_count", KEY_KNOWN},
     {"context_length", KEY_KNOWN},
@@ -204,6 +204,14 @@ static enum err read_heads(struct source *s, struct model_params *p, struct erro
     return err == OK ? read_int(s, "rope.dimension_count", OPTIONAL, &p->rope_size, e) : err;
 }
 
+/* Only where the key speaks of every layer: in other architectures (gemma3, gpt-oss) some layers
+ * have no window, and which ones is the architecture's to say. */
+static enum err read_window(struct source *s, struct model_params *p, struct error *e)
+{
+    bool is_of_all = strcmp(p->architecture, "llama") == 0;
+    return is_of_all ? read_int(s, "attention.sliding_window", OPTIONAL, &p->window, e) : OK;
+}
+
 /* Architectures whose converter reorders q and k so that rope pairs stand side by side. */
 static enum rope_pairing pairing_of(const char *architecture)
 {
@@ -290,6 +298,8 @@ enum err gguf_params(const struct modelfile *m, struct model_params *p, struct e
         err = read_shape(&s, p, e);
     if (err == OK)
         err = read_heads(&s, p, e);
+    if (err == OK)
+        err = read_window(&s, p, e);
     if (err == OK)
         err = read_rope(&s, p, e);
     if (err == OK)

@@ -225,8 +225,14 @@ static void keys_that_change_results(void **state)
         "metadata llama.some.new_key is not known");
     bad((struct pair){"llama.expert_count", T_U32, 8, NULL}, ERR_UNSUPPORTED,
         "metadata llama.expert_count is 8, supported is only 0");
-    bad((struct pair){"llama.attention.sliding_window", T_U32, 4096, NULL}, ERR_UNSUPPORTED,
-        "sliding_window is 4096");
+    bad((struct pair){"llama.attention.sliding_window", T_F32, 0.5, NULL}, ERR_UNSUPPORTED,
+        "llama.attention.sliding_window is a float, expected one whole number");
+    bad((struct pair){"llama.attention.sliding_window_pattern", T_U32, 2, NULL}, ERR_UNSUPPORTED,
+        "llama.attention.sliding_window_pattern is not known");
+    assert_int_equal(
+        good((struct pair){"llama.attention.sliding_window", T_U32, 4096, NULL}).window, 4096);
+    assert_int_equal(good((struct pair){"llama.attention.sliding_window", T_U32, 0, NULL}).window,
+                     0);
     bad((struct pair){"llama.logit_scale", T_F32, 0.5, NULL}, ERR_UNSUPPORTED, "is 0.5");
     bad((struct pair){"llama.attention.causal", T_BOOL, 0, NULL}, ERR_UNSUPPORTED, "causal is 0");
     bad((struct pair){"llama.expert_count", T_STRING, 0, "0"}, ERR_UNSUPPORTED, "expert_count");

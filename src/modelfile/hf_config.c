@@ -18,8 +18,11 @@
 enum window {
     WINDOW_NONE,    /* the family has no sliding window: the key must be null or absent */
     WINDOW_DEFAULT, /* on unless the file says null */
-    WINDOW_SWITCH,  /* off unless use_sliding_window is true */
+    WINDOW_SWITCH, /* off unless use_sliding_window is true; then from layer max_window_layers on */
 };
+
+/* Where a family that has them does not say. */
+enum { DEFAULT_WINDOW = 4096, DEFAULT_MAX_WINDOW_LAYERS = 28 };
 
 struct family {
     const char *model_type;
@@ -55,6 +58,7 @@ static const struct {
     {"intermediate_size", KEY_READ},
     {"layer_types", KEY_READ},
     {"max_position_embeddings", KEY_READ},
+    {"max_window_layers", KEY_READ},
     {"model_type", KEY_READ},
     {"num_attention_heads", KEY_READ},
     {"num_hidden_layers", KEY_READ},
@@ -94,9 +98,8 @@ static const struct {
     {"hidden_dropout", KEY_HARMLESS},
     {"resid_pdrop", KEY_HARMLESS},
     {"initializer_range", KEY_HARMLESS},
-    {"pretraining_tp", KEY_HARMLESS},    /* how a sum was cut up in training */
-    {"max_window_layers", KEY_HARMLESS}, /* nothing without a sliding window */
-    {"dtype", KEY_HARMLESS},             /* the files say it tensor by tensor */
+    {"pretraining_tp", KEY_HARMLESS}, /* how a sum was cut up in training */
+    {"dtype", KEY_HARMLESS},          /* the files say it tensor by tensor */
     {"torch_dtype", KEY_HARMLESS},
     {"use_bfloat16", KEY_HARMLESS},
     {"use_cache", KEY_HARMLESS},
@@ -302,44 +305,101 @@ static enum err read_names(const json_t *config, const struct family *family,
     return OK;
 }
 
-static enum err check_window(const json_t *config, const struct family *family, struct error *e)
+/* The window that the file speaks of, if it is switched on; 0: none. */
+static enum err read_window_size(const json_t *config, const struct family *family, int *out,
+                                 struct error *e)
 {
     char text[64];
     const json_t *window = json_object_get(config, "sliding_window");
     bool is_used;
+    *out = 0;
     enum err err =
         bool_or(config, "use_sliding_window", family->window != WINDOW_SWITCH, &is_used, e);
-    if (err != OK || !is_used || json_is_null(window))
+    if (err != OK || json_is_null(window) || (!is_used && family->window != WINDOW_DEFAULT))
         return err;
-    if (window == NULL && family->window == WINDOW_NONE)
-        return OK;
-    if (window == NULL && family->window == WINDOW_DEFAULT)
+    if (family->window == WINDOW_NONE)
+        return window == NULL
+                   ? OK
+                   : error_set(e, ERR_UNSUPPORTED,
+                               "sliding_window is %s, supported for model_type %s is only none",
+                               shown(window, text, sizeof(text)), family->model_type);
+    if (!is_used) /* which its configuration class does not look at */
         return error_set(e, ERR_UNSUPPORTED,
-                         "sliding_window is absent, which means 4096 for "
-                         "model_type %s; supported is only null",
+                         "use_sliding_window is false, but model_type %s has a window unless "
+                         "sliding_window is null",
                          family->model_type);
-    return error_set(e, ERR_UNSUPPORTED, "sliding_window is %s, supported is only none",
-                     window != NULL ? shown(window, text, sizeof(text)) : "switched on");
+    *out = DEFAULT_WINDOW;
+    return window != NULL ? need_int(config, "sliding_window", out, e) : OK;
 }
 
-static enum err check_layer_types(const json_t *config, const struct model_params *p,
-                                  struct error *e)
+/* Which layers have the window, by their types: all of them or none. */
+static enum err compare_layer_types(const json_t *types, int n_layers, bool *all_sliding,
+                                    struct error *e)
 {
     char text[64];
-    const json_t *types = get(config, "layer_types");
-    if (types == NULL)
-        return OK;
-    if (json_array_size(types) != (size_t)p->n_layers)
+    if (json_array_size(types) != (size_t)n_layers)
         return error_set(e, ERR_INVALID, "layer_types has %zu entries, expected a list of %d",
-                         json_array_size(types), p->n_layers);
-    for (int i = 0; i < p->n_layers; i++) {
+                         json_array_size(types), n_layers);
+    for (int i = 0; i < n_layers; i++) {
         const json_t *type = json_array_get(types, (size_t)i);
-        if (!json_is_string(type) || strcmp(json_string_value(type), "full_attention") != 0)
+        const char *name = json_is_string(type) ? json_string_value(type) : "";
+        bool is_sliding = strcmp(name, "sliding_attention") == 0;
+        if (!is_sliding && strcmp(name, "full_attention") != 0)
             return error_set(e, ERR_UNSUPPORTED,
-                             "layer_types[%d] is %s, supported is only \"full_attention\"", i,
-                             shown(type, text, sizeof(text)));
+                             "layer_types[%d] is %s, supported are \"full_attention\" and "
+                             "\"sliding_attention\"",
+                             i, shown(type, text, sizeof(text)));
+        if (i > 0 && is_sliding != *all_sliding)
+            return error_set(e, ERR_UNSUPPORTED,
+                             "layer_types[%d] is %s, unlike the layers before it: supported is "
+                             "only one window for all layers",
+                             i, shown(type, text, sizeof(text)));
+        *all_sliding = is_sliding;
     }
     return OK;
+}
+
+/* The layers from max_window_layers on have the window. */
+static enum err check_window_layers(const json_t *config, struct model_params *p, struct error *e)
+{
+    char text[64];
+    const json_t *value = get(config, "max_window_layers");
+    json_int_t first = value != NULL ? json_integer_value(value) : DEFAULT_MAX_WINDOW_LAYERS;
+    if (value != NULL && (!json_is_integer(value) || first < 0))
+        return error_set(e, ERR_INVALID, "max_window_layers is %s, expected a whole number from 0",
+                         shown(value, text, sizeof(text)));
+    if (first > 0 && first < p->n_layers)
+        return error_set(e, ERR_UNSUPPORTED,
+                         "max_window_layers is %d of %d layers: supported is only one window for "
+                         "all layers (0), or none",
+                         (int)first, p->n_layers);
+    if (first > 0)
+        p->window = 0;
+    return OK;
+}
+
+static enum err read_window(const json_t *config, const struct family *family,
+                            struct model_params *p, struct error *e)
+{
+    const json_t *types = get(config, "layer_types");
+    enum err err = read_window_size(config, family, &p->window, e);
+    if (err != OK)
+        return err;
+    if (types == NULL)
+        return p->window > 0 && family->window == WINDOW_SWITCH ? check_window_layers(config, p, e)
+                                                                : OK;
+    bool all_sliding = false;
+    err = compare_layer_types(types, p->n_layers, &all_sliding, e);
+    if (err != OK || all_sliding == (p->window > 0))
+        return err;
+    if (!all_sliding && family->window == WINDOW_SWITCH) {
+        p->window = 0;
+        return OK;
+    }
+    return error_set(e, ERR_UNSUPPORTED,
+                     "layer_types[0] is \"%s_attention\", which does not go with a window of %d "
+                     "(sliding_window; 0: none)",
+                     all_sliding ? "sliding" : "full", p->window);
 }
 
 static enum err check_activation(const json_t *config, struct error *e)
@@ -504,8 +564,6 @@ static enum err read_config(json_t *config, struct model_params *p, struct error
     if (err == OK)
         err = check_activation(config, e);
     if (err == OK)
-        err = check_window(config, family, e);
-    if (err == OK)
         err = check_keys(config, e);
     if (err == OK)
         err = read_names(config, family, p, e);
@@ -514,7 +572,7 @@ static enum err read_config(json_t *config, struct model_params *p, struct error
     if (err == OK)
         err = read_heads(config, family, p, e);
     if (err == OK)
-        err = check_layer_types(config, p, e);
+        err = read_window(config, family, p, e);
     if (err == OK)
         err = read_rope(config, p, e);
     if (err == OK) /* false is the default of every family above */

@@ -226,22 +226,84 @@ static void keys_that_change_results(void **state)
 static void other_families(void **state)
 {
     (void)state;
-    bad("{\"model_type\":\"mistral\"}", ERR_UNSUPPORTED, "sliding_window is absent");
-    bad("{\"model_type\":\"mistral\",\"sliding_window\":4096}", ERR_UNSUPPORTED,
-        "sliding_window is 4096");
     assert_string_equal(good("{\"model_type\":\"mistral\",\"sliding_window\":null,"
                              "\"-architectures\":0}")
                             .architecture,
                         "MistralForCausalLM");
     bad("{\"model_type\":\"mistral\",\"sliding_window\":null,\"-num_key_value_heads\":0}",
         ERR_NOT_FOUND, "num_key_value_heads");
-    (void)good("{\"model_type\":\"qwen2\",\"sliding_window\":4096,\"use_sliding_window\":false,"
-               "\"max_window_layers\":21}");
-    bad("{\"model_type\":\"qwen2\",\"sliding_window\":4096,\"use_sliding_window\":true}",
-        ERR_UNSUPPORTED, "sliding_window is 4096");
-    bad("{\"model_type\":\"qwen2\",\"use_sliding_window\":true}", ERR_UNSUPPORTED, "switched on");
     bad("{\"model_type\":\"qwen3\"}", ERR_NOT_FOUND, "key head_dim is missing");
     assert_int_equal(good("{\"model_type\":\"qwen3\",\"head_dim\":128}").head_size, 128);
+}
+
+static int window_of(const char *changes)
+{
+    return good(changes).window;
+}
+
+static void one_window_for_all_layers(void **state)
+{
+    (void)state;
+    assert_int_equal(window_of("{}"), 0);
+    assert_int_equal(window_of("{\"use_sliding_window\":false,\"sliding_window\":9}"), 0);
+    assert_int_equal(window_of("{\"model_type\":\"mistral\"}"), 4096); /* its default */
+    assert_int_equal(window_of("{\"model_type\":\"mistral\",\"sliding_window\":null}"), 0);
+    assert_int_equal(window_of("{\"model_type\":\"mistral\",\"sliding_window\":1024}"), 1024);
+    assert_int_equal(window_of("{\"model_type\":\"mistral\",\"sliding_window\":7,\"layer_types\":"
+                               "[\"sliding_attention\",\"sliding_attention\","
+                               "\"sliding_attention\"]}"),
+                     7);
+    /* Off, on from layer 0, on from a layer behind the last. */
+    assert_int_equal(window_of("{\"model_type\":\"qwen2\",\"sliding_window\":4096,"
+                               "\"use_sliding_window\":false,\"max_window_layers\":1}"),
+                     0);
+    assert_int_equal(window_of("{\"model_type\":\"qwen2\",\"sliding_window\":512,"
+                               "\"use_sliding_window\":true,\"max_window_layers\":0}"),
+                     512);
+    assert_int_equal(window_of("{\"model_type\":\"qwen2\",\"use_sliding_window\":true,"
+                               "\"max_window_layers\":0}"),
+                     4096);
+    assert_int_equal(window_of("{\"model_type\":\"qwen2\",\"sliding_window\":512,"
+                               "\"use_sliding_window\":true,\"max_window_layers\":3}"),
+                     0);
+    assert_int_equal(window_of("{\"model_type\":\"qwen2\",\"sliding_window\":512,"
+                               "\"use_sliding_window\":true}"),
+                     0); /* 28 layers without */
+    assert_int_equal(window_of("{\"model_type\":\"qwen2\",\"sliding_window\":512,"
+                               "\"use_sliding_window\":true,\"max_window_layers\":1,"
+                               "\"layer_types\":[\"sliding_attention\",\"sliding_attention\","
+                               "\"sliding_attention\"]}"),
+                     512); /* types, where given, decide */
+}
+
+static void layers_that_differ_in_their_window(void **state)
+{
+    (void)state;
+    bad("{\"model_type\":\"qwen2\",\"sliding_window\":512,\"use_sliding_window\":true,"
+        "\"max_window_layers\":2}",
+        ERR_UNSUPPORTED, "max_window_layers is 2 of 3 layers");
+    bad("{\"model_type\":\"qwen2\",\"sliding_window\":512,\"use_sliding_window\":true,"
+        "\"max_window_layers\":-1}",
+        ERR_INVALID, "max_window_layers is -1");
+    bad("{\"model_type\":\"qwen2\",\"sliding_window\":512,\"use_sliding_window\":true,"
+        "\"layer_types\":[\"full_attention\",\"full_attention\",\"sliding_attention\"]}",
+        ERR_UNSUPPORTED, "layer_types[2] is \"sliding_attention\", unlike the layers before it");
+    bad("{\"layer_types\":[\"full_attention\",\"chunked_attention\",\"full_attention\"]}",
+        ERR_UNSUPPORTED, "layer_types[1] is \"chunked_attention\"");
+    /* What the types say and what the size says must agree. */
+    bad("{\"model_type\":\"mistral\",\"sliding_window\":null,\"layer_types\":"
+        "[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\"]}",
+        ERR_UNSUPPORTED, "\"sliding_attention\", which does not go with a window of 0");
+    bad("{\"model_type\":\"mistral\",\"sliding_window\":64,\"layer_types\":"
+        "[\"full_attention\",\"full_attention\",\"full_attention\"]}",
+        ERR_UNSUPPORTED, "\"full_attention\", which does not go with a window of 64");
+    bad("{\"model_type\":\"mistral\",\"use_sliding_window\":false}", ERR_UNSUPPORTED,
+        "use_sliding_window is false");
+    bad("{\"model_type\":\"mistral\",\"sliding_window\":0}", ERR_INVALID, "sliding_window is 0");
+    bad("{\"model_type\":\"mistral\",\"sliding_window\":\"all\"}", ERR_INVALID,
+        "sliding_window is \"all\"");
+    bad("{\"model_type\":\"mistral\",\"sliding_window\":100000000}", ERR_LIMIT,
+        "the attention window is 100000000");
 }
 
 static void text_that_is_no_config(void **state)
@@ -264,10 +326,16 @@ static void text_that_is_no_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_value_arrives),  cmocka_unit_test(rope_scaling_both_styles),
-        cmocka_unit_test(rope_scaling_refused), cmocka_unit_test(required_keys),
-        cmocka_unit_test(values_out_of_range),  cmocka_unit_test(keys_that_change_results),
-        cmocka_unit_test(other_families),       cmocka_unit_test(text_that_is_no_config),
+        cmocka_unit_test(every_value_arrives),
+        cmocka_unit_test(rope_scaling_both_styles),
+        cmocka_unit_test(rope_scaling_refused),
+        cmocka_unit_test(required_keys),
+        cmocka_unit_test(values_out_of_range),
+        cmocka_unit_test(keys_that_change_results),
+        cmocka_unit_test(other_families),
+        cmocka_unit_test(text_that_is_no_config),
+        cmocka_unit_test(one_window_for_all_layers),
+        cmocka_unit_test(layers_that_differ_in_their_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,6 +92,7 @@ struct model_params {
     int rope_size; /* dimensions of a head that are rotated; = head_size usually */
     int vocab;
     int context; /* positions the model was trained for */
+    int window;  /* in every layer a position sees so many, its own the last of them; 0: all */
     float norm_eps;
     float rope_base;
     enum rope_pairing rope_pairing;

@@ -70,6 +70,8 @@ enum err params_check(const struct model_params *p, struct error *e)
     for (size_t i = 0; i < sizeof(ints) / sizeof(ints[0]) && err == OK; i++)
         err = check_int(ints[i].name, ints[i].value, 1, ints[i].most, e);
     if (err == OK)
+        err = check_int("the attention window", p->window, 0, SHAPE_MAX_CONTEXT, e);
+    if (err == OK)
         err = check_float("the norm epsilon", p->norm_eps, 1e-12f, 1, e);
     if (err == OK)
         err = check_float("the rope base", p->rope_base, 1, 1e12f, e);

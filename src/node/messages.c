@@ -1,6 +1,7 @@
 /* nanopb around the edges: sizes, callbacks for lists and bytes, conversions. */
 #include "node/messages.h"
 
+#include "base/bounds.h"
 #include "base/panic.h"
 
 #include <assert.h>
@@ -238,6 +239,7 @@ void params_to_message(const struct model_params *p, shoal_v1_ModelParams *out)
         .rope_high_freq_factor = p->rope_high_freq_factor,
         .rope_original_context = (uint32_t)p->rope_original_context,
         .tied_head = p->tied_head,
+        .window = (uint32_t)p->window,
     };
     static_assert(sizeof(out->architecture) == sizeof(p->architecture), "proto/shoal.options");
     static_assert(sizeof(out->name) == sizeof(p->name), "proto/shoal.options");
@@ -254,6 +256,9 @@ enum err params_from_message(const shoal_v1_ModelParams *m, struct model_params 
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
         if (counts[i] > INT32_MAX)
             return error_set(e, ERR_INVALID, "a hyper-parameter of %u", counts[i]);
+    if (m->window > SHAPE_MAX_CONTEXT)
+        return error_set(e, ERR_LIMIT, "an attention window of %u positions, expected at most %d",
+                         m->window, SHAPE_MAX_CONTEXT);
     if (m->rope_pairing > ROPE_HALVES || m->rope_scaling > ROPE_SCALING_LLAMA3)
         return error_set(e, ERR_INVALID, "unknown rope pairing %u or scaling %u", m->rope_pairing,
                          m->rope_scaling);
@@ -276,6 +281,7 @@ enum err params_from_message(const shoal_v1_ModelParams *m, struct model_params 
         .rope_high_freq_factor = m->rope_high_freq_factor,
         .rope_original_context = (int)m->rope_original_context,
         .tied_head = m->tied_head,
+        .window = (int)m->window,
     };
     memcpy(out->architecture, m->architecture, sizeof(out->architecture));
     memcpy(out->name, m->name, sizeof(out->name));

@@ -31,7 +31,8 @@ static const struct model_params params = {.architecture = "llama",
                                            .rope_low_freq_factor = 1,
                                            .rope_high_freq_factor = 4,
                                            .rope_original_context = 8192,
-                                           .tied_head = true};
+                                           .tied_head = true,
+                                           .window = 4096};
 
 static struct tensor_list make_tensors(int n)
 {
@@ -269,6 +270,11 @@ static void params_out_of_range(void **state)
     params_to_message(&params, &m);
     m.rope_scaling = 3;
     assert_int_equal(params_from_message(&m, &p, NULL), ERR_INVALID);
+    params_to_message(&params, &m);
+    m.window = SHAPE_MAX_CONTEXT;
+    assert_int_equal(params_from_message(&m, &p, NULL), OK);
+    m.window++;
+    assert_int_equal(params_from_message(&m, &p, NULL), ERR_LIMIT);
 }
 
 static void identities(void **state)
