@@ -24,12 +24,13 @@ enum {
 
     /* Pipeline. */
     RING_MAX_STAGES = 256,
-    STEP_MAX_ROWS = 4096,        /* rows (tokens) of one step */
-    STEP_MAX_UPDATES = 1 << 16,  /* table updates of one step */
-    SLOT_MAX = 4096,             /* sequence slots of a stage */
-    KV_BLOCK_TOKENS = 16,        /* positions of one KV block */
-    KV_MAX_BLOCKS = 1 << 26,     /* KV blocks of a stage */
-    FRAME_MAX_BYTES = 256 << 20, /* one frame on a link */
+    STEP_MAX_ROWS = 4096,            /* rows (tokens) of one step */
+    STEP_MAX_UPDATES = 1 << 16,      /* table updates of one step */
+    SLOT_MAX = 4096,                 /* sequence slots of a stage */
+    SLOT_TABLES_MAX_BYTES = 1 << 30, /* their tables, where these may have holes */
+    KV_BLOCK_TOKENS = 16,            /* positions of one KV block */
+    KV_MAX_BLOCKS = 1 << 26,         /* KV blocks of a stage */
+    FRAME_MAX_BYTES = 256 << 20,     /* one frame on a link */
 
     /* Threads. */
     POOL_MAX_THREADS = 256,

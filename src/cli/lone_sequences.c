@@ -2,6 +2,7 @@
 
 #include "base/bounds.h"
 #include "base/panic.h"
+#include "base/window.h"
 
 #include <stdlib.h>
 
@@ -10,10 +11,18 @@ static int blocks_of(int positions)
     return (positions + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
 }
 
-/* KV blocks of one sequence: the engine's blocks, divided evenly. */
+/* KV blocks that one sequence needs: of its window and a step where it has one. */
+static int blocks_needed(const struct lone_sequences *s)
+{
+    int all = blocks_of(s->lead->context), window = s->lead->params.window;
+    int at_once = window > 0 ? window_blocks(window, s->max_rows) : all;
+    return at_once < all ? at_once : all;
+}
+
+/* And that it has: the engine's blocks, divided evenly. */
 static int blocks_each(const struct lone_sequences *s)
 {
-    int need = blocks_of(s->lead->context), there = s->lead->n_blocks / s->most;
+    int need = blocks_needed(s), there = s->lead->n_blocks / s->most;
     return need < there ? need : there;
 }
 
@@ -21,13 +30,13 @@ enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n,
                              struct error *e)
 {
     *s = (struct lone_sequences){.lead = lead, .n = n, .most = n, .max_rows = max_rows};
-    int need = blocks_of(lead->context);
+    int need = blocks_needed(s);
     if (blocks_each(s) < need)
         return error_set(e, ERR_LIMIT, "%d sequences of %d positions need %d KV blocks, %d fit", n,
                          lead->context, n * need, lead->n_blocks);
-    /* Of one step: each sequence closed and opened, and the blocks that its rows begin, however the
-     * rows are divided. */
-    size_t most = 3 * (size_t)n + (size_t)blocks_of(max_rows);
+    /* Of one step: each sequence closed, opened and trimmed, and the blocks that its rows begin,
+     * however the rows are divided. */
+    size_t most = 4 * (size_t)n + (size_t)blocks_of(max_rows);
     s->updates = xcalloc(most, sizeof *s->updates);
     s->rows = xcalloc((size_t)max_rows, sizeof *s->rows);
     return OK;
@@ -52,15 +61,22 @@ static uint32_t write_updates(struct lone_sequences *s, int n_more)
 {
     uint32_t n = 0, each = (uint32_t)blocks_each(s);
     uint32_t begin = (uint32_t)blocks_of(s->length), end = (uint32_t)blocks_of(s->length + n_more);
+    uint32_t holes = (uint32_t)(window_first(s->lead->params.window, s->length) / KV_BLOCK_TOKENS);
+    if (s->length == 0)
+        s->n_holes = 0;
     for (uint32_t slot = 0; s->length == 0 && slot < (uint32_t)s->n_open; slot++)
         s->updates[n++] = (struct step_update){.kind = UPDATE_CLOSE, .slot = slot};
     for (uint32_t slot = 0; slot < (uint32_t)s->n; slot++) {
         if (s->length == 0)
             s->updates[n++] = (struct step_update){.kind = UPDATE_OPEN, .slot = slot};
-        for (uint32_t i = begin; i < end; i++)
+        if (holes > s->n_holes)
             s->updates[n++] =
-                (struct step_update){.kind = UPDATE_APPEND, .slot = slot, .block = slot * each + i};
+                (struct step_update){.kind = UPDATE_TRIM, .slot = slot, .block = holes};
+        for (uint32_t i = begin; i < end; i++) /* where there are holes, in turn */
+            s->updates[n++] = (struct step_update){
+                .kind = UPDATE_APPEND, .slot = slot, .block = slot * each + i % each};
     }
+    s->n_holes = holes;
     s->n_open = s->n;
     return n;
 }

@@ -12,6 +12,7 @@ struct lone_sequences {
     int max_rows;      /* of one step */
     int length;        /* positions filled in each */
     int n_open;        /* slots that the stages hold open */
+    uint32_t n_holes;  /* at the beginning of each table */
     struct step_update *updates;
     struct step_row *rows;
 };

@@ -28,16 +28,19 @@ static void visit(int sequence, int position, float *logits, void *context)
     s->n++;
 }
 
+static int window; /* of the model that open_lead makes */
+
 static struct modelfile *open_lead(struct lead *lead, int n, int max_rows)
 {
-    static const struct tiny_shape shape = {.n_layers = 2,
-                                            .hidden = 32,
-                                            .ffn = 64,
-                                            .n_heads = 2,
-                                            .n_kv_heads = 1,
-                                            .head_size = 16,
-                                            .vocab = VOCAB,
-                                            .type = DTYPE_F32};
+    const struct tiny_shape shape = {.n_layers = 2,
+                                     .hidden = 32,
+                                     .ffn = 64,
+                                     .n_heads = 2,
+                                     .n_kv_heads = 1,
+                                     .head_size = 16,
+                                     .vocab = VOCAB,
+                                     .window = window,
+                                     .type = DTYPE_F32};
     struct modelfile *file = tiny_model(&shape, 3);
     struct lead_options o = {.file = file,
                              .threads = 1,
@@ -95,6 +98,23 @@ static void steps_and_neighbours_change_nothing(void **state)
     run(2, 7, 1, true, &side_by_side);
     assert_memory_equal(side_by_side.logits[0], alone.logits[0], sizeof alone.logits[0]);
     assert_memory_not_equal(side_by_side.logits[1], alone.logits[0], sizeof alone.logits[0]);
+}
+
+/* With a window: in three blocks of its own, or in two that take turns. */
+static void windows_take_blocks_in_turn(void **state)
+{
+    (void)state;
+    static struct seen without, alone, cut, side_by_side;
+    run(1, LENGTH, LENGTH, false, &without);
+    window = 10;
+    run(1, LENGTH, LENGTH, false, &alone);
+    assert_memory_equal(alone.logits[0], without.logits[0], 10 * sizeof alone.logits[0][0]);
+    assert_memory_not_equal(alone.logits[0][11], without.logits[0][11], sizeof alone.logits[0][11]);
+    run(1, 3, 17, true, &cut);
+    assert_memory_equal(cut.logits[0], alone.logits[0], sizeof alone.logits[0]);
+    run(2, 7, 1, true, &side_by_side);
+    assert_memory_equal(side_by_side.logits[0], alone.logits[0], sizeof alone.logits[0]);
+    window = 0;
 }
 
 static void only_the_last_is_told_if_so_asked(void **state)
@@ -184,6 +204,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_and_neighbours_change_nothing),
+        cmocka_unit_test(windows_take_blocks_in_turn),
         cmocka_unit_test(only_the_last_is_told_if_so_asked),
         cmocka_unit_test(the_number_of_sequences_may_change),
         cmocka_unit_test(ids_of_another_vocabulary_are_refused),

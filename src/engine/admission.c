@@ -28,10 +28,20 @@ static int find_victim(const struct schedule *s, int i)
     for (enum list_kind kind = LIST_PROMPT; kind <= LIST_DECODING; kind++)
         for (int j = s->sequences.lists[kind].first; j >= 0; j = all[j].after)
             if (sequence_before(&all[i], &all[j]) && all[j].in_step != s->n_steps + 1 &&
-                slot_book_covers(s->book, all[j].slot) > 0 &&
+                slot_book_n_held(s->book, all[j].slot) > 0 &&
                 (victim < 0 || sequence_before(&all[victim], &all[j])))
                 victim = j;
     return victim;
+}
+
+void schedule_trim(struct schedule *s)
+{
+    if (s->options.window == 0)
+        return;
+    const struct sequence *all = s->sequences.all;
+    for (enum list_kind kind = LIST_PROMPT; kind <= LIST_DECODING; kind++)
+        for (int i = s->sequences.lists[kind].first; i >= 0; i = all[i].after)
+            slot_book_trim(s->book, all[i].slot, least_of(all[i].n_sent, all[i].n_tokens));
 }
 
 int schedule_cover(struct schedule *s, int i, int n)
@@ -53,15 +63,24 @@ int schedule_n_running(const struct schedule *s)
     return s->sequences.lists[LIST_PROMPT].length + s->sequences.lists[LIST_DECODING].length;
 }
 
+/* Blocks that a sequence holds at once at most, if so many would hold what is left of it. */
+static int64_t most_at_once(const struct schedule *s, int n_blocks)
+{
+    int most = slot_book_blocks_at_once(s->book, s->options.max_rows);
+    return n_blocks < most ? n_blocks : most;
+}
+
 /* Blocks that running sequences will ask for soon: the rest of their prompts, and one each. */
 static int64_t blocks_spoken_for(const struct schedule *s)
 {
     int64_t n = schedule_n_running(s);
     for (int i = s->sequences.lists[LIST_PROMPT].first; i >= 0; i = s->sequences.all[i].after) {
         const struct sequence *q = &s->sequences.all[i];
+        int n_held = slot_book_n_held(s->book, q->slot);
         int missing = slot_book_blocks_for(q->n_tokens) -
                       slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
-        n += missing > 0 ? missing : 0;
+        int64_t asked = most_at_once(s, n_held + missing) - n_held;
+        n += asked > 0 ? asked : 0;
     }
     return n;
 }
@@ -71,7 +90,7 @@ int schedule_spare_blocks(const struct schedule *s)
     int64_t n = block_pool_available(slot_book_pool(s->book)) - blocks_spoken_for(s);
     int first = s->sequences.lists[LIST_WAITING].first;
     if (first >= 0)
-        n -= slot_book_blocks_for(s->sequences.all[first].n_tokens);
+        n -= most_at_once(s, slot_book_blocks_for(s->sequences.all[first].n_tokens));
     return n > 0 ? (int)n : 0;
 }
 
@@ -83,8 +102,10 @@ static bool fits(const struct schedule *s, const struct sequence *q, int64_t n_m
     int64_t available =
         block_pool_available(slot_book_pool(s->book)) + n_more - blocks_spoken_for(s);
     int needed = slot_book_blocks_for(q->n_tokens);
-    return needed <= available ||
-           needed - slot_book_n_shareable(s->book, q->tokens, q->n_tokens - 1) <= available;
+    if (most_at_once(s, needed) <= available)
+        return true;
+    needed -= slot_book_n_shareable(s->book, q->tokens, q->n_tokens - 1);
+    return most_at_once(s, needed) <= available;
 }
 
 /* Can running sequences of lower priority make room for q? The last of them, or -1. */
@@ -96,7 +117,7 @@ static int find_lower(const struct schedule *s, const struct sequence *q)
     for (enum list_kind kind = LIST_PROMPT; kind <= LIST_DECODING; kind++)
         for (int j = s->sequences.lists[kind].first; j >= 0; j = all[j].after)
             if (all[j].priority < q->priority) {
-                n_blocks += slot_book_covers(s->book, all[j].slot) / KV_BLOCK_TOKENS;
+                n_blocks += slot_book_n_held(s->book, all[j].slot);
                 last = last < 0 || sequence_before(&all[last], &all[j]) ? j : last;
             }
     return last >= 0 && fits(s, q, n_blocks) ? last : -1;

@@ -74,6 +74,7 @@ static void build_schedule(struct engine *g)
     /* One stage has nothing to overlap: a second flight would only halve its batches. */
     g->n_flights = o->n_flights > 0 ? o->n_flights : n_stages == 1 ? 1 : n_stages + 1;
     g->schedule = schedule_new(&(struct schedule_options){.max_context = o->max_context,
+                                                          .window = o->window,
                                                           .n_blocks = o->n_blocks,
                                                           .n_slots = o->n_slots,
                                                           .max_rows = o->max_rows,

@@ -30,6 +30,7 @@ struct engine_options {
     const struct tokenizer *tokenizer; /* borrowed; NULL: token ids only (sim), no stop strings */
     int vocab;
     int max_context;           /* positions of one sequence */
+    int window;                /* of the model's attention; 0: none */
     int n_blocks;              /* KV blocks of every stage */
     int n_slots;               /* sequences at once */
     int max_rows;              /* rows of one step: the token budget */

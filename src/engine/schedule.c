@@ -36,6 +36,7 @@ struct schedule *schedule_new(const struct schedule_options *o)
     s->book = slot_book_new(&(struct slot_book_options){.n_slots = o->n_slots,
                                                         .n_blocks = o->n_blocks,
                                                         .max_positions = o->max_context,
+                                                        .window = o->window,
                                                         .cache_key = o->cache_key,
                                                         .no_reuse = o->no_reuse,
                                                         .change = update_list_note,
@@ -82,7 +83,8 @@ enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, i
                        struct error *e)
 {
     const struct schedule_options *o = &s->options;
-    int64_t block_tokens = (int64_t)o->n_blocks * KV_BLOCK_TOKENS;
+    bool any_length = o->window > 0 && slot_book_blocks_at_once(s->book, 1) <= o->n_blocks;
+    int64_t block_tokens = any_length ? INT64_MAX : (int64_t)o->n_blocks * KV_BLOCK_TOKENS;
     ASSERT(n_prompt >= 1);
     *room = 0;
     if (n_prompt > o->max_context)
@@ -323,6 +325,7 @@ bool schedule_next(struct schedule *s, struct step *step)
     int flight_i = (s->oldest_flight + s->n_in_flight) % s->options.n_flights;
     struct flight *flight = &s->flights[flight_i];
     s->n_rows = s->n_step_guesses = flight->n_shares = 0;
+    schedule_trim(s);
     schedule_admit(s);
     serve_first(s);
     schedule_decoding(s, flight);
@@ -409,7 +412,7 @@ void schedule_account(const struct schedule *s, int sequence, struct sequence_ac
     if (q->list == LIST_WAITING)
         *(q->account.started ? &out->stalled_us : &out->queued_us) += s->now_us - q->waiting_since;
     else
-        out->n_blocks = slot_book_covers(s->book, q->slot) / KV_BLOCK_TOKENS;
+        out->n_blocks = slot_book_n_held(s->book, q->slot);
 }
 
 void schedule_count(const struct schedule *s, struct schedule_counts *out)

@@ -15,6 +15,9 @@
  *  - Blocks are taken as tokens come. When none is left, the last in rank gives up all of its own,
  *    keeps its tokens, and waits; they are computed again later. Those with rows in the step at
  *    hand are spared, and nobody gives way to one behind it. So the first in rank always goes on.
+ *  - Where attention has a window, blocks that no row still to come reads go back before each step;
+ *    only tokens that the sampler has chosen push a window on. So a sequence needs blocks for its
+ *    window and a chunk of its prompt at most, however long it is.
  *  - What was computed before is not computed again while its blocks are there: full blocks with
  *    the same tokens from the beginning are shared, the beginning of one is copied
  *    (kv/slot_book.h). The last token of a prompt is always computed: its logits are wanted.
@@ -51,6 +54,7 @@ struct schedule;
 struct schedule_options {
     int max_context; /* positions of one sequence */
     int n_blocks;
+    int window; /* of attention, in every layer; 0: none */
     int n_slots;
     int max_rows;
     int n_flights;      /* steps on their way at once, >= 1 */
@@ -71,8 +75,8 @@ void schedule_free(struct schedule *s); /* NULL allowed */
 int schedule_most(const struct schedule *s);
 
 /* How many tokens a prompt of n_prompt may be followed by: max_tokens (< 0: no limit), held down
- * by the context and by all blocks together. ERR_LIMIT when the prompt itself does not fit. Reads
- * constants: any thread. */
+ * by the context and by all blocks together (unless these hold a window). ERR_LIMIT when the prompt
+ * itself does not fit. Reads constants: any thread. */
 enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, int *room,
                        struct error *e);
 

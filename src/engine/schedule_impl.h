@@ -59,6 +59,9 @@ struct schedule {
 /* Waiting sequences get slots, in rank, as long as slots and blocks last. */
 void schedule_admit(struct schedule *s);
 
+/* Blocks outside the windows of all rows still to come go back. */
+void schedule_trim(struct schedule *s);
+
 /* Make the table of sequence i cover n positions, at the cost of those behind it in rank. Answers
  * how many it covers of them. */
 int schedule_cover(struct schedule *s, int i, int n);

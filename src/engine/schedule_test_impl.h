@@ -23,7 +23,8 @@ static inline int add_tokens(struct schedule *s, const int32_t *prompt, int n_pr
     return sequence;
 }
 
-/* A step as text: updates "o0 a0:5 c0", then rows "slot@position", "!" where logits are wanted. */
+/* A step as text: updates "o0 a0:5 t0:1 c0", then rows "slot@position", "!" where logits are
+ * wanted. */
 static inline const char *text_of(const struct step *step)
 {
     static char text[2000];
@@ -34,6 +35,8 @@ static inline const char *text_of(const struct step *step)
             n += (size_t)snprintf(text + n, sizeof(text) - n, "a%u:%u ", u->slot, u->block);
         else if (u->kind == UPDATE_COPY)
             n += (size_t)snprintf(text + n, sizeof(text) - n, "y%u:%u ", u->from, u->block);
+        else if (u->kind == UPDATE_TRIM)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "t%u:%u ", u->slot, u->block);
         else
             n += (size_t)snprintf(text + n, sizeof(text) - n, "%c%u ",
                                   u->kind == UPDATE_OPEN ? 'o' : 'c', u->slot);

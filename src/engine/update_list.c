@@ -27,7 +27,8 @@ void update_list_note(void *list, const struct slot_change *change)
     static const uint32_t kinds[] = {[SLOT_OPEN] = UPDATE_OPEN,
                                      [SLOT_APPEND] = UPDATE_APPEND,
                                      [SLOT_COPY] = UPDATE_COPY,
-                                     [SLOT_CLOSE] = UPDATE_CLOSE};
+                                     [SLOT_CLOSE] = UPDATE_CLOSE,
+                                     [SLOT_TRIM] = UPDATE_TRIM};
     struct update_list *l = list;
     update_list_begin(l);
     ASSERT(l->n < STEP_MAX_UPDATES);

@@ -1,8 +1,9 @@
 /* Which blocks hold the keys and values of which tokens: how a prompt finds what was computed
  * before.
  *
- * Keys and values at a position are a function of all tokens up to it (and of the model and the
- * type in which they are stored). So a block is named by a chain of hashes: that of its own tokens
+ * Keys and values at a position are a function of all tokens up to it, where attention has a window
+ * too: what lies before it comes through the layers (and of the model and the type in which they
+ * are stored). So a block is named by a chain of hashes: that of its own tokens
  * together with the name of the block before it; the root is made of a key that stands for
  * everything else that matters, so that nothing of another model is ever found. Hashes are 128 bits
  * (xxh3) under a root that the outside does not know, and the tokens themselves are compared too.

@@ -4,6 +4,7 @@
 
 #include "base/bounds.h"
 #include "base/panic.h"
+#include "base/window.h"
 #include "kv/prefix_index.h"
 
 #include <stdlib.h>
@@ -16,7 +17,7 @@ enum {
 
 struct slot {
     bool open;
-    int n_blocks;
+    int n_blocks, n_holes;   /* of the table: its length, and its leading entries without a block */
     int32_t *blocks;         /* the table, [max_blocks] */
     int n_named;             /* leading blocks that are full and have had their turn to be named */
     struct prefix_hash name; /* of the last of them, or the root */
@@ -30,6 +31,7 @@ struct slot_book {
     struct slot *slots;
     int *free; /* stack of closed slots */
     int32_t *tables;
+    int32_t *found; /* [max_blocks], scratch of find_run */
     struct block_pool *pool;
     struct prefix_index *index;
 };
@@ -39,15 +41,31 @@ int slot_book_blocks_for(int n_positions)
     return (int)(((long long)n_positions + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS);
 }
 
+int slot_book_blocks_at_once(const struct slot_book *b, int n_rows)
+{
+    ASSERT(n_rows >= 1);
+    if (b->options.window == 0)
+        return b->max_blocks;
+    int n = window_blocks(b->options.window, n_rows);
+    return n < b->max_blocks ? n : b->max_blocks;
+}
+
+/* The first block that a row at this position reads. */
+static int first_needed(const struct slot_book *b, int position)
+{
+    return window_first(b->options.window, position) / KV_BLOCK_TOKENS;
+}
+
 struct slot_book *slot_book_new(const struct slot_book_options *o)
 {
-    ASSERT(o->n_slots >= 1 && o->max_positions >= 1 && o->change != NULL);
+    ASSERT(o->n_slots >= 1 && o->max_positions >= 1 && o->window >= 0 && o->change != NULL);
     struct slot_book *b = xcalloc(1, sizeof(*b));
     b->options = *o;
     b->n_free = o->n_slots;
     b->max_blocks = slot_book_blocks_for(o->max_positions);
-    if (b->max_blocks > o->n_blocks)
+    if (o->window == 0 && b->max_blocks > o->n_blocks)
         b->max_blocks = o->n_blocks;
+    b->found = xcalloc((size_t)b->max_blocks, sizeof(b->found[0]));
     b->slots = xcalloc((size_t)o->n_slots, sizeof(b->slots[0]));
     b->free = xcalloc((size_t)o->n_slots, sizeof(b->free[0]));
     b->tables = xcalloc((size_t)o->n_slots * (size_t)b->max_blocks, sizeof(b->tables[0]));
@@ -69,6 +87,7 @@ void slot_book_free(struct slot_book *b)
     free(b->slots);
     free(b->free);
     free(b->tables);
+    free(b->found);
     free(b);
 }
 
@@ -137,22 +156,76 @@ int slot_book_extend(struct slot_book *b, int slot, int n_positions)
 
 /* ---- reuse ---- */
 
+/* Blocks [first, end) of a sequence: known by name, and all that the row behind them reads but for
+ * what the sequence has itself. Those before `first` need not be there. */
+struct run {
+    int first, end;
+    struct prefix_hash name; /* of the last, where there is one */
+};
+
+/* The longest run (of at most `most_blocks`) behind the `n_before` blocks that the sequence has,
+ * the last of them called `name`, among its first n tokens. What is found is in b->found. Only at
+ * the beginning of a sequence is a run looked for behind a gap: the search is as long as the
+ * prompt. */
+static struct run find_run(struct slot_book *b, struct prefix_hash name, int n_before,
+                           const int32_t *tokens, int n, int most_blocks)
+{
+    struct run run = {.first = n_before, .end = n_before, .name = name};
+    int gap_end = n_before; /* behind the last that was not found */
+    for (int i = n_before; (i + 1) * KV_BLOCK_TOKENS <= n && i < b->max_blocks; i++) {
+        const int32_t *at = tokens + (size_t)i * KV_BLOCK_TOKENS;
+        name = prefix_hash_next(name, at);
+        b->found[i] = prefix_index_find(b->index, name, at);
+        if (b->found[i] < 0) {
+            if (n_before > 0 || b->options.window == 0)
+                break;
+            gap_end = i + 1;
+            continue;
+        }
+        int first = first_needed(b, (i + 1) * KV_BLOCK_TOKENS);
+        if (first < gap_end && gap_end > n_before)
+            continue;
+        first = first > n_before ? first : n_before;
+        if (i + 1 - first > most_blocks)
+            break;
+        run = (struct run){.first = first, .end = i + 1, .name = name};
+    }
+    return run;
+}
+
+/* Entries up to n_holes become holes; what stood there is dropped. */
+static void make_holes(struct slot_book *b, int slot, int n_holes)
+{
+    struct slot *s = &b->slots[slot];
+    if (n_holes <= s->n_holes)
+        return;
+    ASSERT(n_holes <= b->max_blocks);
+    for (; s->n_holes < n_holes; s->n_holes++) {
+        if (s->n_holes < s->n_blocks)
+            drop(b, s->blocks[s->n_holes]);
+        s->blocks[s->n_holes] = -1;
+    }
+    if (s->n_blocks < n_holes)
+        s->n_blocks = n_holes;
+    tell(b, (struct slot_change){.kind = SLOT_TRIM, .slot = slot, .block = n_holes});
+}
+
 /* Whole blocks that are known by name. `most` bounds the tokens. */
 static int share_blocks(struct slot_book *b, int slot, const int32_t *tokens, int n_done, int most)
 {
     struct slot *s = &b->slots[slot];
-    for (int n = 0; n < MAX_REUSED && n_done + KV_BLOCK_TOKENS <= most; n++) {
-        struct prefix_hash name = prefix_hash_next(s->name, tokens + n_done);
-        int32_t block = prefix_index_find(b->index, name, tokens + n_done);
-        if (block < 0)
-            break;
-        block_pool_share(b->pool, block);
-        append(b, slot, block);
-        s->name = name;
-        s->n_named++;
-        n_done += KV_BLOCK_TOKENS;
+    struct run run = find_run(b, s->name, s->n_blocks, tokens, most, MAX_REUSED);
+    if (run.end == s->n_blocks)
+        return n_done;
+    if (run.first > s->n_blocks)
+        make_holes(b, slot, run.first);
+    for (int i = run.first; i < run.end; i++) {
+        block_pool_share(b->pool, b->found[i]);
+        append(b, slot, b->found[i]);
     }
-    return n_done;
+    s->name = run.name;
+    s->n_named = run.end;
+    return run.end * KV_BLOCK_TOKENS;
 }
 
 /* The beginning of a block whose end is another's: a copy of it. */
@@ -210,32 +283,38 @@ void slot_book_fill(struct slot_book *b, int slot, const int32_t *tokens, int n,
     }
 }
 
-int slot_book_n_shareable(const struct slot_book *b, const int32_t *tokens, int n)
+int slot_book_n_shareable(struct slot_book *b, const int32_t *tokens, int n)
 {
-    struct prefix_hash name = prefix_hash_root(b->options.cache_key);
-    int n_held = 0;
-    for (int begin = 0; begin + KV_BLOCK_TOKENS <= n && !b->options.no_reuse;
-         begin += KV_BLOCK_TOKENS) {
-        name = prefix_hash_next(name, tokens + begin);
-        int32_t block = prefix_index_find(b->index, name, tokens + begin);
-        if (block < 0)
-            break;
-        n_held += block_pool_refs(b->pool, block) > 0;
-    }
-    return n_held;
+    if (b->options.no_reuse)
+        return 0;
+    struct run run =
+        find_run(b, prefix_hash_root(b->options.cache_key), 0, tokens, n, b->max_blocks);
+    int n_fewer = run.first;
+    for (int i = run.first; i < run.end; i++)
+        n_fewer += block_pool_refs(b->pool, b->found[i]) > 0;
+    return n_fewer;
 }
 
 /* ---- the rest ---- */
+
+void slot_book_trim(struct slot_book *b, int slot, int position)
+{
+    struct slot *s = open_slot(b, slot);
+    int n_holes = first_needed(b, position);
+    ASSERT(n_holes <= s->n_blocks);
+    ASSERT(b->options.no_reuse || n_holes <= s->n_named); /* no name is given later */
+    make_holes(b, slot, n_holes);
+}
 
 /* The last block first: of blocks that lie idle, the end of a prefix is to go before its
  * beginning. */
 void slot_book_close(struct slot_book *b, int slot)
 {
     struct slot *s = open_slot(b, slot);
-    for (int i = s->n_blocks - 1; i >= 0; i--)
+    for (int i = s->n_blocks - 1; i >= s->n_holes; i--)
         drop(b, s->blocks[i]);
     s->open = false;
-    s->n_blocks = 0;
+    s->n_blocks = s->n_holes = 0;
     b->free[b->n_free++] = slot;
     tell(b, (struct slot_change){.kind = SLOT_CLOSE, .slot = slot});
 }
@@ -248,6 +327,12 @@ int slot_book_n_open(const struct slot_book *b)
 int slot_book_covers(const struct slot_book *b, int slot)
 {
     return open_slot(b, slot)->n_blocks * KV_BLOCK_TOKENS;
+}
+
+int slot_book_n_held(const struct slot_book *b, int slot)
+{
+    const struct slot *s = open_slot(b, slot);
+    return s->n_blocks - s->n_holes;
 }
 
 int slot_book_table(const struct slot_book *b, int slot, const int32_t **blocks)

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-/* The changes heard, as text: "o0 a0:1 y1:2 c0 " (y: 1 is copied to 2). */
+/* The changes heard, as text: "o0 a0:1 y1:2 t0:3 c0 " (y: 1 is copied to 2; t: 3 holes). */
 struct heard {
     char text[512];
 };
@@ -24,6 +24,7 @@ static void hear(void *context, const struct slot_change *c)
     case SLOT_APPEND: snprintf(h->text + n, left, "a%d:%d ", c->slot, c->block); break;
     case SLOT_COPY: snprintf(h->text + n, left, "y%d:%d ", c->from, c->block); break;
     case SLOT_CLOSE: snprintf(h->text + n, left, "c%d ", c->slot); break;
+    case SLOT_TRIM: snprintf(h->text + n, left, "t%d:%d ", c->slot, c->block); break;
     }
 }
 
@@ -37,10 +38,21 @@ static struct slot_book *make(int n_slots, int n_blocks, struct heard *h)
                                                      .context = h});
 }
 
+static struct slot_book *make_windowed(int window, int n_blocks, bool no_reuse, struct heard *h)
+{
+    return slot_book_new(&(struct slot_book_options){.n_slots = 3,
+                                                     .n_blocks = n_blocks,
+                                                     .max_positions = 1000,
+                                                     .window = window,
+                                                     .no_reuse = no_reuse,
+                                                     .change = hear,
+                                                     .context = h});
+}
+
 static const int32_t *count_up(void)
 {
-    static int32_t tokens[100];
-    for (int i = 0; i < 100; i++)
+    static int32_t tokens[1000];
+    for (int i = 0; i < 1000; i++)
         tokens[i] = 1000 + i;
     return tokens;
 }
@@ -211,6 +223,148 @@ static void nothing_is_reused_where_that_is_off(void **state)
     slot_book_free(b);
 }
 
+/* ---- windows ---- */
+
+static void a_window_and_rows_behind_it_need_so_many_blocks(void **state)
+{
+    (void)state;
+    static const struct {
+        int window, n_rows, expected;
+    } cases[] = {{1, 1, 1},  {1, 2, 2},  {2, 1, 2},  {16, 1, 2}, {17, 1, 2},
+                 {18, 1, 3}, {16, 2, 2}, {16, 3, 3}, {32, 64, 7}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct heard h = {""};
+        struct slot_book *b = make_windowed(cases[i].window, 50, false, &h);
+        assert_int_equal(slot_book_blocks_at_once(b, cases[i].n_rows), cases[i].expected);
+        /* Really: the first row at every place of a block. */
+        int most = 0;
+        for (int first = 100; first < 116; first++) {
+            int from = first - cases[i].window + 1, to = first + cases[i].n_rows - 1;
+            int n = to / KV_BLOCK_TOKENS - from / KV_BLOCK_TOKENS + 1;
+            most = n > most ? n : most;
+        }
+        assert_int_equal(most, cases[i].expected);
+        slot_book_free(b);
+    }
+    struct heard h = {""};
+    struct slot_book *b = make(2, 50, &h);
+    assert_int_equal(slot_book_blocks_at_once(b, 1), 7); /* all of 100 positions */
+    slot_book_free(b);
+}
+
+static void blocks_behind_the_window_are_given_back(void **state)
+{
+    (void)state;
+    struct heard h = {""};
+    struct slot_book *b = make_windowed(20, 4, false, &h);
+    const int32_t *tokens = count_up();
+    slot_book_open(b);
+    slot_book_extend(b, 0, 64);
+    slot_book_fill(b, 0, tokens, 64, 1);
+    h.text[0] = 0;
+    slot_book_trim(b, 0, 34); /* sees from 15 on */
+    assert_string_equal(h.text, "");
+    slot_book_trim(b, 0, 35);
+    slot_book_trim(b, 0, 35);
+    slot_book_trim(b, 0, 64);
+    assert_string_equal(h.text, "t0:1 t0:2 "); /* the last two hold 45 … 63 */
+    assert_int_equal(slot_book_n_held(b, 0), 2);
+    assert_int_equal(slot_book_covers(b, 0), 64);
+    assert_int_equal(block_pool_idle(slot_book_pool(b)), 2);
+    assert_int_equal(slot_book_extend(b, 0, 80), 80); /* the table is longer than the pool */
+    slot_book_fill(b, 0, tokens, 80, 2);
+    slot_book_trim(b, 0, 80);
+    assert_string_equal(h.text, "t0:1 t0:2 a0:0 t0:3 "); /* what lay idle longest */
+    slot_book_close(b, 0);
+    assert_int_equal(block_pool_used(slot_book_pool(b)), 0);
+    assert_int_equal(block_pool_available(slot_book_pool(b)), 4);
+    slot_book_free(b);
+}
+
+static void without_reuse_they_are_simply_free(void **state)
+{
+    (void)state;
+    struct heard h = {""};
+    struct slot_book *b = make_windowed(16, 2, true, &h);
+    const int32_t *tokens = count_up();
+    slot_book_open(b);
+    for (int n = 16; n <= 160; n += 16) {
+        assert_int_equal(slot_book_extend(b, 0, n), n);
+        slot_book_fill(b, 0, tokens, n, (uint64_t)n);
+        slot_book_trim(b, 0, n);
+        assert_int_equal(slot_book_n_held(b, 0), 1);
+    }
+    assert_int_equal(block_pool_idle(slot_book_pool(b)), 0);
+    slot_book_close(b, 0);
+    slot_book_free(b);
+}
+
+/* A sequence goes on where another stood whose beginning is forgotten; and only there. */
+static void only_what_the_next_row_sees_is_taken_over(void **state)
+{
+    (void)state;
+    struct heard h = {""};
+    struct slot_book *b = make_windowed(20, 9, false, &h);
+    const int32_t *tokens = count_up();
+    slot_book_open(b);
+    slot_book_extend(b, 0, 96);
+    slot_book_fill(b, 0, tokens, 96, 1);
+    slot_book_open(b); /* all six blocks are there: two are wanted */
+    assert_int_equal(slot_book_n_shareable(b, tokens, 96), 6);
+    h.text[0] = 0;
+    assert_int_equal(slot_book_reuse(b, 1, tokens, 0, 96, 2).n_done, 96);
+    assert_string_equal(h.text, "t1:4 a1:4 a1:5 ");
+    assert_int_equal(slot_book_n_held(b, 1), 2);
+    slot_book_close(b, 1);
+    slot_book_trim(b, 0, 96); /* holes 0 … 3, idle */
+    slot_book_open(b);
+    assert_int_equal(slot_book_extend(b, 1, 96), 96); /* evicts three of the four */
+    h.text[0] = 0;
+    slot_book_open(b);
+    assert_int_equal(slot_book_n_shareable(b, tokens, 96), 6);
+    assert_int_equal(slot_book_reuse(b, 2, tokens, 0, 96, 2).n_done, 96);
+    assert_string_equal(h.text, "o2 t2:4 a2:4 a2:5 ");
+    slot_book_close(b, 2);
+    /* Up to 80 block 3 would be wanted, and it is there; up to 64 block 2, which is gone. */
+    slot_book_open(b);
+    h.text[0] = 0;
+    assert_int_equal(slot_book_reuse(b, 2, tokens, 0, 80, 2).n_done, 80);
+    assert_string_equal(h.text, "t2:3 a2:3 a2:4 ");
+    slot_book_close(b, 2);
+    slot_book_open(b);
+    h.text[0] = 0;
+    assert_int_equal(slot_book_n_shareable(b, tokens, 64), 0);
+    assert_int_equal(slot_book_reuse(b, 2, tokens, 0, 64, 2).n_done, 0);
+    assert_string_equal(h.text, "");
+    slot_book_free(b);
+}
+
+/* Who follows another through a prompt takes over, again and again, the end of what is there. */
+static void a_follower_skips_what_it_needs_no_more(void **state)
+{
+    (void)state;
+    struct heard h = {""};
+    struct slot_book *b = make_windowed(20, 12, false, &h);
+    const int32_t *tokens = count_up();
+    slot_book_open(b);
+    slot_book_open(b);
+    slot_book_extend(b, 0, 32);
+    slot_book_fill(b, 0, tokens, 32, 1);
+    assert_int_equal(slot_book_reuse(b, 1, tokens, 0, 160, 1).n_done, 32);
+    slot_book_extend(b, 0, 96);
+    slot_book_fill(b, 0, tokens, 96, 2);
+    h.text[0] = 0;
+    assert_int_equal(slot_book_reuse(b, 1, tokens, 32, 160, 2).n_done, 96);
+    assert_string_equal(h.text, "t1:4 a1:4 a1:5 ");
+    assert_int_equal(slot_book_n_held(b, 1), 2);
+    slot_book_trim(b, 1, 96);
+    assert_string_equal(h.text, "t1:4 a1:4 a1:5 "); /* nothing is left to give back */
+    slot_book_close(b, 0);
+    slot_book_close(b, 1);
+    assert_int_equal(block_pool_used(slot_book_pool(b)), 0);
+    slot_book_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +376,11 @@ int main(void)
         cmocka_unit_test(waiting_is_told_once),
         cmocka_unit_test(no_copy_without_a_block_for_it),
         cmocka_unit_test(nothing_is_reused_where_that_is_off),
+        cmocka_unit_test(a_window_and_rows_behind_it_need_so_many_blocks),
+        cmocka_unit_test(blocks_behind_the_window_are_given_back),
+        cmocka_unit_test(without_reuse_they_are_simply_free),
+        cmocka_unit_test(only_what_the_next_row_sees_is_taken_over),
+        cmocka_unit_test(a_follower_skips_what_it_needs_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

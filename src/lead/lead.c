@@ -48,8 +48,13 @@ static enum err fit_draft(const struct lead_options *o, struct lead *lead, struc
 static enum err make_plan(const struct lead_options *o, struct lead *lead, struct error *e)
 {
     struct sizes_kv kv;
-    enum err err =
-        sizes_kv_fit(&lead->params, o->kv_type, o->context, o->n_slots, kv_budget(o, lead), &kv, e);
+    enum err err = sizes_kv_fit(&(struct sizes_kv_wish){.params = &lead->params,
+                                                        .type = o->kv_type,
+                                                        .context = o->context,
+                                                        .n_slots = o->n_slots,
+                                                        .max_rows = o->max_rows,
+                                                        .budget = kv_budget(o, lead)},
+                                &kv, e);
     if (err != OK)
         return err;
     lead->context = kv.context;
@@ -298,6 +303,7 @@ static enum err start_engine(const struct lead_options *o, struct lead *lead, st
                                     .tokenizer = o->tokenizer,
                                     .vocab = lead->params.vocab,
                                     .max_context = lead->context,
+                                    .window = lead->params.window,
                                     .n_blocks = lead->n_blocks,
                                     .n_slots = o->n_slots,
                                     .max_rows = o->max_rows,

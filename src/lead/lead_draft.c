@@ -115,7 +115,13 @@ enum err lead_draft_fit(struct lead_draft *d, const struct lead_draft_use *use, 
     struct model_params p = d->params;
     struct sizes_kv kv;
     p.context = p.context < use->context ? p.context : use->context;
-    enum err err = sizes_kv_fit(&p, use->kv_type, 0, use->n_slots, use->kv_bytes, &kv, e);
+    p.window = 0; /* its lines keep all of their blocks (engine/draft_model.h) */
+    enum err err = sizes_kv_fit(&(struct sizes_kv_wish){.params = &p,
+                                                        .type = use->kv_type,
+                                                        .n_slots = use->n_slots,
+                                                        .max_rows = use->max_rows,
+                                                        .budget = use->kv_bytes},
+                                &kv, e);
     if (err != OK) {
         error_prefix(e, "the draft model");
         return err;

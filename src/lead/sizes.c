@@ -2,6 +2,7 @@
 
 #include "base/bounds.h"
 #include "base/panic.h"
+#include "base/window.h"
 #include "model/model.h"
 
 enum { PROCESS_BYTES = 64 << 20 }; /* program, threads, buffers of a process */
@@ -11,28 +12,36 @@ uint64_t sizes_kv_position_bytes(const struct model_params *p, enum kv_type type
     return kv_block_bytes(type, p->n_kv_heads, p->head_size) / KV_BLOCK_TOKENS;
 }
 
-enum err sizes_kv_fit(const struct model_params *p, enum kv_type type, int context, int n_slots,
-                      uint64_t budget, struct sizes_kv *out, struct error *e)
+static uint64_t least_of(uint64_t a, uint64_t b)
 {
-    ASSERT(n_slots >= 1 && context >= 0);
+    return a < b ? a : b;
+}
+
+enum err sizes_kv_fit(const struct sizes_kv_wish *w, struct sizes_kv *out, struct error *e)
+{
+    const struct model_params *p = w->params;
+    int context = w->context;
+    ASSERT(w->n_slots >= 1 && w->max_rows >= 1 && context >= 0);
     if (context > p->context)
         return error_set(e, ERR_LIMIT, "context of %d positions: the model was trained for %d",
                          context, p->context);
     uint64_t wanted = (uint64_t)(context > 0 ? context : p->context);
-    uint64_t block = sizes_kv_position_bytes(p, type) * KV_BLOCK_TOKENS * (uint64_t)p->n_layers;
-    uint64_t fit = budget / block;
-    uint64_t per_slot = (wanted + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    if (fit < 1 || (context > 0 && fit < per_slot))
+    uint64_t block = sizes_kv_position_bytes(p, w->type) * KV_BLOCK_TOKENS * (uint64_t)p->n_layers;
+    uint64_t fit = w->budget / block;
+    uint64_t per_slot = (wanted + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS, least = per_slot;
+    if (p->window > 0) {
+        per_slot = least_of(per_slot, (uint64_t)window_blocks(p->window, w->max_rows));
+        least = least_of(per_slot, (uint64_t)window_blocks(p->window, 1)); /* row by row */
+    }
+    if (fit < 1 || (context > 0 && fit < least))
         return error_set(
             e, ERR_LIMIT,
             "keys and values of %llu positions need %.1f MB, %.1f MB are there for them",
-            (unsigned long long)wanted, (double)(per_slot * block) / 1e6, (double)budget / 1e6);
-    uint64_t blocks = per_slot * (uint64_t)n_slots;
-    blocks = blocks < fit ? blocks : fit;
-    blocks = blocks < KV_MAX_BLOCKS ? blocks : KV_MAX_BLOCKS;
-    uint64_t held = blocks * KV_BLOCK_TOKENS;
-    *out =
-        (struct sizes_kv){.context = (int)(wanted < held ? wanted : held), .n_blocks = (int)blocks};
+            (unsigned long long)least_of(wanted, least * KV_BLOCK_TOKENS),
+            (double)(least * block) / 1e6, (double)w->budget / 1e6);
+    uint64_t blocks = least_of(least_of(per_slot * (uint64_t)w->n_slots, fit), KV_MAX_BLOCKS);
+    uint64_t held = blocks >= least ? wanted : blocks * KV_BLOCK_TOKENS;
+    *out = (struct sizes_kv){.context = (int)least_of(wanted, held), .n_blocks = (int)blocks};
     return OK;
 }
 

@@ -15,11 +15,20 @@ struct sizes_kv {
     int n_blocks; /* of KV_BLOCK_TOKENS positions, in every layer */
 };
 
-/* Blocks for `n_slots` sequences of `context` positions (0: the model's), as far as `budget` bytes
- * go over all layers. At least one sequence of one block; context shrinks to what the blocks hold.
- * ERR_LIMIT when a context that was asked for exceeds the model's or the budget. */
-enum err sizes_kv_fit(const struct model_params *p, enum kv_type type, int context, int n_slots,
-                      uint64_t budget, struct sizes_kv *out, struct error *e);
+struct sizes_kv_wish {
+    const struct model_params *params;
+    enum kv_type type;
+    int context; /* 0: the model's */
+    int n_slots;
+    int max_rows;    /* of one step */
+    uint64_t budget; /* bytes, over all layers */
+};
+
+/* Blocks for n_slots sequences of `context` positions, as far as the budget goes. A sequence of a
+ * model with a window needs them for its window and a step's rows only. At least one sequence of
+ * one block; context shrinks to what the blocks hold, unless they hold a window. ERR_LIMIT when a
+ * context that was asked for exceeds the model's or the budget. */
+enum err sizes_kv_fit(const struct sizes_kv_wish *w, struct sizes_kv *out, struct error *e);
 
 /* How a model is to be run: what sizes_plan_model counts with. */
 struct sizes_use {

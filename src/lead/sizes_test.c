@@ -15,16 +15,28 @@ static const struct model_params params = {
     .n_layers = 4, .n_kv_heads = 2, .head_size = 64, .context = 2048};
 enum { BLOCK_BYTES = 256 * 2 * 16 * 4 };
 
+static enum err fit(const struct model_params *p, enum kv_type type, int context, int n_slots,
+                    uint64_t budget, struct sizes_kv *out, struct error *e)
+{
+    return sizes_kv_fit(&(struct sizes_kv_wish){.params = p,
+                                                .type = type,
+                                                .context = context,
+                                                .n_slots = n_slots,
+                                                .max_rows = 33,
+                                                .budget = budget},
+                        out, e);
+}
+
 static void enough_memory_gives_every_slot_its_context(void **state)
 {
     (void)state;
     struct sizes_kv kv;
     assert_int_equal(sizes_kv_position_bytes(&params, KV_F16), 512);
     assert_int_equal(sizes_kv_position_bytes(&params, KV_F32), 1024);
-    assert_int_equal(sizes_kv_fit(&params, KV_F16, 0, 3, 1 << 30, &kv, NULL), OK);
+    assert_int_equal(fit(&params, KV_F16, 0, 3, 1 << 30, &kv, NULL), OK);
     assert_int_equal(kv.context, 2048);
     assert_int_equal(kv.n_blocks, 3 * 128);
-    assert_int_equal(sizes_kv_fit(&params, KV_F16, 17, 2, 1 << 30, &kv, NULL), OK);
+    assert_int_equal(fit(&params, KV_F16, 17, 2, 1 << 30, &kv, NULL), OK);
     assert_int_equal(kv.context, 17);
     assert_int_equal(kv.n_blocks, 4);
 }
@@ -34,13 +46,13 @@ static void little_memory_shrinks_an_open_context_only(void **state)
     (void)state;
     struct sizes_kv kv;
     struct error e;
-    assert_int_equal(sizes_kv_fit(&params, KV_F16, 0, 4, 10 * BLOCK_BYTES, &kv, NULL), OK);
+    assert_int_equal(fit(&params, KV_F16, 0, 4, 10 * BLOCK_BYTES, &kv, NULL), OK);
     assert_int_equal(kv.n_blocks, 10);
     assert_int_equal(kv.context, 160);
-    assert_int_equal(sizes_kv_fit(&params, KV_F16, 161, 1, 10 * BLOCK_BYTES, &kv, &e), ERR_LIMIT);
+    assert_int_equal(fit(&params, KV_F16, 161, 1, 10 * BLOCK_BYTES, &kv, &e), ERR_LIMIT);
     assert_string_equal(e.text, "keys and values of 161 positions need 0.4 MB, 0.3 MB are there "
                                 "for them");
-    assert_int_equal(sizes_kv_fit(&params, KV_F16, 0, 1, 10, &kv, &e), ERR_LIMIT);
+    assert_int_equal(fit(&params, KV_F16, 0, 1, 10, &kv, &e), ERR_LIMIT);
 }
 
 static void a_context_beyond_the_model_is_refused(void **state)
@@ -48,8 +60,37 @@ static void a_context_beyond_the_model_is_refused(void **state)
     (void)state;
     struct sizes_kv kv;
     struct error e;
-    assert_int_equal(sizes_kv_fit(&params, KV_F16, 2049, 1, 1 << 30, &kv, &e), ERR_LIMIT);
+    assert_int_equal(fit(&params, KV_F16, 2049, 1, 1 << 30, &kv, &e), ERR_LIMIT);
     assert_string_equal(e.text, "context of 2049 positions: the model was trained for 2048");
+}
+
+/* Steps of 33 rows behind a window of 64: 96 positions, in 7 blocks. */
+static void a_window_bounds_what_a_sequence_needs(void **state)
+{
+    (void)state;
+    struct model_params p = params;
+    struct sizes_kv kv;
+    struct error e;
+    p.window = 64;
+    assert_int_equal(fit(&p, KV_F16, 0, 3, 1 << 30, &kv, NULL), OK);
+    assert_int_equal(kv.context, 2048);
+    assert_int_equal(kv.n_blocks, 3 * 7);
+    assert_int_equal(fit(&p, KV_F16, 50, 3, 1 << 30, &kv, NULL), OK);
+    assert_int_equal(kv.n_blocks, 3 * 4);
+    /* Row by row 5 blocks will do; with fewer the context ends with them. */
+    assert_int_equal(fit(&p, KV_F16, 2000, 3, 5 * BLOCK_BYTES, &kv, NULL), OK);
+    assert_int_equal(kv.context, 2000);
+    assert_int_equal(kv.n_blocks, 5);
+    assert_int_equal(fit(&p, KV_F16, 2000, 3, 4 * BLOCK_BYTES, &kv, &e), ERR_LIMIT);
+    assert_string_equal(e.text, "keys and values of 80 positions need 0.2 MB, 0.1 MB are there for "
+                                "them");
+    assert_int_equal(fit(&p, KV_F16, 0, 3, 4 * BLOCK_BYTES, &kv, NULL), OK);
+    assert_int_equal(kv.context, 64);
+    p.window = 4096; /* more than the context: as without */
+    assert_int_equal(fit(&p, KV_F16, 0, 3, 1 << 30, &kv, NULL), OK);
+    assert_int_equal(kv.n_blocks, 3 * 128);
+    assert_int_equal(fit(&p, KV_F16, 0, 4, 10 * BLOCK_BYTES, &kv, NULL), OK);
+    assert_int_equal(kv.context, 160);
 }
 
 /* Sums of a model whose tensors are counted by hand: 16 x 32 matrices of f32 and a head. */
@@ -124,11 +165,11 @@ static void the_largest_shapes_do_not_wrap(void **state)
                              .head_size = SHAPE_MAX_HEAD_SIZE,
                              .context = SHAPE_MAX_CONTEXT};
     struct sizes_kv kv;
-    assert_int_equal(sizes_kv_fit(&p, KV_F32, 0, SLOT_MAX, UINT64_MAX, &kv, NULL), OK);
+    assert_int_equal(fit(&p, KV_F32, 0, SLOT_MAX, UINT64_MAX, &kv, NULL), OK);
     uint64_t block = sizes_kv_position_bytes(&p, KV_F32) * KV_BLOCK_TOKENS * SHAPE_MAX_LAYERS;
     assert_true((uint64_t)kv.n_blocks <= UINT64_MAX / block);
     p = (struct model_params){.n_layers = 1, .n_kv_heads = 1, .head_size = 2, .context = 1 << 24};
-    assert_int_equal(sizes_kv_fit(&p, KV_F16, 0, SLOT_MAX, UINT64_MAX, &kv, NULL), OK);
+    assert_int_equal(fit(&p, KV_F16, 0, SLOT_MAX, UINT64_MAX, &kv, NULL), OK);
     assert_int_equal(kv.n_blocks, KV_MAX_BLOCKS);
     assert_int_equal(kv.context, 1 << 24);
 }
@@ -139,6 +180,7 @@ int main(void)
         cmocka_unit_test(enough_memory_gives_every_slot_its_context),
         cmocka_unit_test(little_memory_shrinks_an_open_context_only),
         cmocka_unit_test(a_context_beyond_the_model_is_refused),
+        cmocka_unit_test(a_window_bounds_what_a_sequence_needs),
         cmocka_unit_test(a_model_is_summed_up),
         cmocka_unit_test(a_missing_tensor_ends_the_sum),
         cmocka_unit_test(the_largest_shapes_do_not_wrap),

@@ -280,6 +280,7 @@ static enum err build(struct cluster *c, struct error *e)
     c->saboteur = sim_saboteur_new(&o->fault, shape->n_slots, shape->n_blocks, SIM_HIDDEN);
     c->schedule = schedule_new(&(struct schedule_options){.max_context = shape->max_context,
                                                           .n_blocks = shape->n_blocks,
+                                                          .window = shape->window,
                                                           .n_slots = shape->n_slots,
                                                           .max_rows = shape->max_rows,
                                                           .n_flights = o->n_flights,

@@ -68,21 +68,21 @@ static void fill(struct modelfile *m, uint64_t seed)
     }
 }
 
-enum err sim_model_new(uint64_t seed, int n_layers, int hidden, int vocab, int context,
-                       struct modelfile **out, struct error *e)
+enum err sim_model_new(const struct sim_model_options *o, struct modelfile **out, struct error *e)
 {
     struct model_params params = {
         .architecture = "llama",
         .name = "simulated",
-        .n_layers = n_layers,
-        .hidden = hidden,
-        .ffn = 2 * hidden,
+        .n_layers = o->n_layers,
+        .hidden = o->hidden,
+        .ffn = 2 * o->hidden,
         .n_heads = N_HEADS,
         .n_kv_heads = 1,
-        .head_size = hidden / N_HEADS,
-        .rope_size = hidden / N_HEADS,
-        .vocab = vocab,
-        .context = context,
+        .head_size = o->hidden / N_HEADS,
+        .rope_size = o->hidden / N_HEADS,
+        .vocab = o->vocab,
+        .context = o->context,
+        .window = o->window,
         .norm_eps = 1e-5f,
         .rope_base = 10000,
         .rope_factor = 1,
@@ -92,6 +92,6 @@ enum err sim_model_new(uint64_t seed, int n_layers, int hidden, int vocab, int c
     enum err err = modelfile_new_remote("simulated", &params, tensors, n, out, e);
     free(tensors);
     if (err == OK)
-        fill(*out, seed);
+        fill(*out, o->seed);
     return err;
 }

@@ -5,9 +5,15 @@
 
 #include "modelfile/modelfile.h"
 
+struct sim_model_options {
+    uint64_t seed; /* of the weights */
+    int n_layers, hidden, vocab;
+    int context;
+    int window; /* of attention; 0: none */
+};
+
 /* Close with modelfile_close. Loading gives the tensors' memory back (modelfile_discard), so each
- * load needs a new one; equal arguments make equal tensors. */
-enum err sim_model_new(uint64_t seed, int n_layers, int hidden, int vocab, int context,
-                       struct modelfile **out, struct error *e);
+ * load needs a new one; equal options make equal tensors, whatever the window. */
+enum err sim_model_new(const struct sim_model_options *o, struct modelfile **out, struct error *e);
 
 #endif

@@ -17,8 +17,13 @@ static enum err load(const struct sim_shape *shape, int stage_i, struct sim_stag
 {
     bool last = stage_i == shape->n_stages - 1;
     struct modelfile *file;
-    enum err err = sim_model_new(shape->model_seed, shape->n_layers, SIM_HIDDEN, SIM_VOCAB,
-                                 shape->max_context, &file, e);
+    enum err err = sim_model_new(&(struct sim_model_options){.seed = shape->model_seed,
+                                                             .n_layers = shape->n_layers,
+                                                             .hidden = SIM_HIDDEN,
+                                                             .vocab = SIM_VOCAB,
+                                                             .context = shape->max_context,
+                                                             .window = shape->window},
+                                 &file, e);
     if (err != OK)
         return err;
     struct model_part part = {

@@ -16,6 +16,7 @@ struct sim_shape {
     int n_layers;
     int n_stages; /* 1 … n_layers + 1: with one more than layers the lead has only the head */
     int n_blocks, n_slots, max_rows, max_context;
+    int window;      /* of attention; 0: none */
     int64_t pass_us; /* that a stage takes for a step, at least */
 };
 

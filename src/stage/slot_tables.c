@@ -2,17 +2,29 @@
 
 #include "base/bounds.h"
 #include "base/panic.h"
+#include "base/window.h"
 
 #include <stdlib.h>
 
-enum err slot_tables_init(struct slot_tables *t, int n_slots, int n_blocks, int max_context,
-                          int vocab, struct error *e)
+enum err slot_tables_init(struct slot_tables *t, const struct slot_tables_options *o,
+                          struct error *e)
 {
-    ASSERT(n_slots >= 1 && n_slots <= SLOT_MAX && n_blocks >= 1 && max_context >= 1);
-    int max_blocks = (max_context - 1) / KV_BLOCK_TOKENS + 1;
-    max_blocks = max_blocks < n_blocks ? max_blocks : n_blocks; /* no slot can have more */
-    *t = (struct slot_tables){
-        .n_slots = n_slots, .n_blocks = n_blocks, .max_blocks = max_blocks, .vocab = vocab};
+    int n_slots = o->n_slots;
+    ASSERT(n_slots >= 1 && n_slots <= SLOT_MAX && o->n_blocks >= 1 && o->max_context >= 1);
+    ASSERT(o->window >= 0);
+    int max_blocks = (o->max_context - 1) / KV_BLOCK_TOKENS + 1;
+    if (o->window == 0 && max_blocks > o->n_blocks)
+        max_blocks = o->n_blocks; /* no slot can have more */
+    *t = (struct slot_tables){.n_slots = n_slots,
+                              .n_blocks = o->n_blocks,
+                              .max_blocks = max_blocks,
+                              .window = o->window,
+                              .vocab = o->vocab};
+    uint64_t bytes = (uint64_t)n_slots * (uint64_t)max_blocks * sizeof(int32_t);
+    if (o->window > 0 && bytes > SLOT_TABLES_MAX_BYTES)
+        return error_set(e, ERR_LIMIT,
+                         "tables of %d slots of %d positions are %llu bytes, limit %d", n_slots,
+                         o->max_context, (unsigned long long)bytes, SLOT_TABLES_MAX_BYTES);
     t->slots = calloc((size_t)n_slots, sizeof *t->slots);
     if (t->slots == NULL)
         goto no_memory;
@@ -45,6 +57,7 @@ static struct slot *checked_slot(struct slot_tables *t, uint32_t slot_i)
     if (s->stamp != t->stamp) {
         s->stamp = t->stamp;
         s->would_n_blocks = s->n_blocks;
+        s->would_n_holes = s->n_holes;
         s->would_open = s->open;
         s->last_position = -1;
     }
@@ -57,6 +70,23 @@ static enum err check_block(const struct slot_tables *t, uint32_t i, uint32_t bl
     if (block >= (uint32_t)t->n_blocks)
         return error_set(e, ERR_FORMAT, "update %u: expected a block below %d, found %u", i,
                          t->n_blocks, block);
+    return OK;
+}
+
+static enum err check_trim(const struct slot_tables *t, uint32_t i, const struct step_update *u,
+                           struct slot *s, struct error *e)
+{
+    if (t->window == 0)
+        return error_set(e, ERR_FORMAT,
+                         "update %u: holes in the table of slot %u, but the model has no window", i,
+                         u->slot);
+    if (u->block <= (uint32_t)s->would_n_holes || u->block > (uint32_t)t->max_blocks)
+        return error_set(e, ERR_FORMAT,
+                         "update %u: expected %d to %d holes in the table of slot %u, found %u", i,
+                         s->would_n_holes + 1, t->max_blocks, u->slot, u->block);
+    s->would_n_holes = (int)u->block;
+    if (s->would_n_blocks < s->would_n_holes)
+        s->would_n_blocks = s->would_n_holes;
     return OK;
 }
 
@@ -76,12 +106,9 @@ static enum err check_update(struct slot_tables *t, uint32_t i, const struct ste
                          s->would_open ? "open already" : "not open");
     switch (u->kind) {
     case UPDATE_OPEN:
-        s->would_open = true;
-        s->would_n_blocks = 0;
-        return OK;
     case UPDATE_CLOSE:
-        s->would_open = false;
-        s->would_n_blocks = 0;
+        s->would_open = u->kind == UPDATE_OPEN;
+        s->would_n_blocks = s->would_n_holes = 0;
         return OK;
     case UPDATE_APPEND:
         if (s->would_n_blocks == t->max_blocks)
@@ -89,6 +116,7 @@ static enum err check_update(struct slot_tables *t, uint32_t i, const struct ste
                              i, u->slot, t->max_blocks);
         s->would_n_blocks++;
         return check_block(t, i, u->block, e);
+    case UPDATE_TRIM: return check_trim(t, i, u, s, e);
     default: return error_set(e, ERR_FORMAT, "update %u: unknown kind %u", i, u->kind);
     }
 }
@@ -104,6 +132,12 @@ static enum err check_row(struct slot_tables *t, uint32_t i, const struct step_r
         return error_set(e, ERR_FORMAT,
                          "row %u: expected a position below %lld (the blocks of slot %u), found %u",
                          i, (long long)end, r->slot, r->position);
+    int first = window_first(t->window, (int)r->position); /* below end, which is an int */
+    if (first / KV_BLOCK_TOKENS < s->would_n_holes)
+        return error_set(e, ERR_FORMAT,
+                         "row %u: position %u of slot %u reads from %d on, but what is before %d "
+                         "was given back",
+                         i, r->position, r->slot, first, s->would_n_holes * KV_BLOCK_TOKENS);
     if (r->position <= s->last_position)
         return error_set(e, ERR_FORMAT,
                          "row %u: expected a position of slot %u above %lld, found %u", i, r->slot,
@@ -139,8 +173,13 @@ void slot_tables_apply(struct slot_tables *t, const struct step_update *u)
     if (u->kind == UPDATE_APPEND) {
         ASSERT(s->open && s->n_blocks < t->max_blocks);
         s->blocks[s->n_blocks++] = (int32_t)u->block;
+    } else if (u->kind == UPDATE_TRIM) {
+        ASSERT(s->open && (int)u->block > s->n_holes && (int)u->block <= t->max_blocks);
+        s->n_holes = (int)u->block;
+        if (s->n_blocks < s->n_holes)
+            s->n_blocks = s->n_holes;
     } else {
         s->open = u->kind == UPDATE_OPEN;
-        s->n_blocks = 0;
+        s->n_blocks = s->n_holes = 0;
     }
 }

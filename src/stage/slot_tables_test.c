@@ -14,7 +14,9 @@ static struct slot_tables tables;
 static int set_up(void **state)
 {
     (void)state;
-    return slot_tables_init(&tables, 4, 10, 48, 100, NULL) == OK ? 0 : -1;
+    const struct slot_tables_options o = {
+        .n_slots = 4, .n_blocks = 10, .max_context = 48, .vocab = 100};
+    return slot_tables_init(&tables, &o, NULL) == OK ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -98,7 +100,9 @@ static void tables_are_no_larger_than_the_store(void **state)
     (void)state;
     struct slot_tables t;
     struct error e;
-    assert_int_equal(slot_tables_init(&t, SLOT_MAX, 2, SHAPE_MAX_CONTEXT, 100, NULL), OK);
+    struct slot_tables_options o = {
+        .n_slots = SLOT_MAX, .n_blocks = 2, .max_context = SHAPE_MAX_CONTEXT, .vocab = 100};
+    assert_int_equal(slot_tables_init(&t, &o, NULL), OK);
     assert_int_equal(t.max_blocks, 2);
     const struct step_update u[] = {{.kind = UPDATE_OPEN, .slot = 9},
                                     {.kind = UPDATE_APPEND, .slot = 9, .block = 0},
@@ -110,12 +114,91 @@ static void tables_are_no_larger_than_the_store(void **state)
     slot_tables_release(&t);
 }
 
+/* Blocks that are given back leave holes: nothing may read there, and all before may be too. */
+static void holes_are_never_read(void **state)
+{
+    (void)state;
+    struct slot_tables_options o = {
+        .n_slots = 2, .n_blocks = 3, .max_context = 100, .window = 20, .vocab = 100};
+    struct error e;
+    assert_int_equal(slot_tables_init(&tables, &o, NULL), OK);
+    assert_int_equal(tables.max_blocks, 7); /* longer than the store */
+    const struct step_update u[] = {{UPDATE_OPEN, 1, 0, 0},   {UPDATE_APPEND, 1, 0, 0},
+                                    {UPDATE_APPEND, 1, 1, 0}, {UPDATE_APPEND, 1, 2, 0},
+                                    {UPDATE_TRIM, 1, 1, 0},   {UPDATE_APPEND, 1, 0, 0}};
+    const struct step_row r[] = {{0, 34, 1, 0}, {0, 35, 1, 0}, {0, 63, 1, 0}};
+    struct step s = step_of(u, 6, r, 3);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), ERR_FORMAT);
+    assert_string_equal(e.text, "row 0: position 34 of slot 1 reads from 15 on, but what is before "
+                                "16 was given back");
+    s = step_of(u, 6, r + 1, 2);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), OK);
+    apply_all(&s);
+    assert_int_equal(tables.slots[1].n_blocks, 4);
+    assert_int_equal(tables.slots[1].n_holes, 1);
+    assert_int_equal(tables.slots[1].blocks[3], 0);
+    /* Later steps too; holes only grow; a table may begin with them. */
+    s = step_of(NULL, 0, r, 1);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), ERR_FORMAT);
+    const struct step_update again = {UPDATE_TRIM, 1, 1, 0}, too_many = {UPDATE_TRIM, 1, 8, 0};
+    s = step_of(&again, 1, NULL, 0);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), ERR_FORMAT);
+    assert_string_equal(e.text, "update 0: expected 2 to 7 holes in the table of slot 1, found 1");
+    s = step_of(&too_many, 1, NULL, 0);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), ERR_FORMAT);
+    const struct step_update jump[] = {{UPDATE_CLOSE, 1, 0, 0},
+                                       {UPDATE_OPEN, 1, 0, 0},
+                                       {UPDATE_TRIM, 1, 4, 0},
+                                       {UPDATE_APPEND, 1, 2, 0}};
+    const struct step_row far[] = {{0, 79, 1, 0}, {0, 83, 1, 0}};
+    s = step_of(jump, 4, far, 1);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), ERR_FORMAT); /* from 60 on */
+    s = step_of(jump, 4, far + 1, 1);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), ERR_FORMAT); /* behind the table */
+    apply_all(&s);
+    assert_int_equal(tables.slots[1].n_blocks, 5);
+    const struct step_update more = {UPDATE_APPEND, 1, 1, 0};
+    s = step_of(&more, 1, far + 1, 1);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), OK);
+    apply_all(&s);
+    const struct step_update close = {UPDATE_CLOSE, 1, 0, 0}, open = {UPDATE_OPEN, 1, 0, 0};
+    s = step_of((struct step_update[]){close, open, more}, 3, (struct step_row[]){{0, 0, 1, 0}}, 1);
+    assert_int_equal(slot_tables_check(&tables, &s, &e), OK); /* a new table has no holes */
+    slot_tables_release(&tables);
+}
+
+static void holes_need_a_window(void **state)
+{
+    (void)state;
+    const struct step_update u[] = {
+        {UPDATE_OPEN, 0, 0, 0}, {UPDATE_APPEND, 0, 1, 0}, {UPDATE_TRIM, 0, 1, 0}};
+    refused(step_of(u, 3, NULL, 0),
+            "update 2: holes in the table of slot 0, but the model has no window");
+}
+
+static void tables_with_holes_are_bounded(void **state)
+{
+    (void)state;
+    struct slot_tables t;
+    struct error e;
+    struct slot_tables_options o = {.n_slots = SLOT_MAX,
+                                    .n_blocks = 2,
+                                    .max_context = SHAPE_MAX_CONTEXT,
+                                    .window = 20,
+                                    .vocab = 100};
+    assert_int_equal(slot_tables_init(&t, &o, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.text, "tables of 4096 slots of 16777216 positions"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tables_grow_and_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_steps_are_refused, set_up, tear_down),
         cmocka_unit_test(tables_are_no_larger_than_the_store),
+        cmocka_unit_test(holes_are_never_read),
+        cmocka_unit_test_setup_teardown(holes_need_a_window, set_up, tear_down),
+        cmocka_unit_test(tables_with_holes_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,8 +29,14 @@ static enum err allocate(struct stage *s, const struct stage_options *o, struct 
     s->row_tables = calloc(n, sizeof *s->row_tables);
     if (s->tokens == NULL || s->positions == NULL || s->wanted == NULL || s->row_tables == NULL)
         return error_set(e, ERR_MEMORY, "no memory for steps of %d rows", o->max_rows);
-    enum err err = slot_tables_init(&s->tables, o->n_slots, o->n_blocks, o->max_context,
-                                    model_params(o->model)->vocab, e);
+    const struct model_params *p = model_params(o->model);
+    enum err err = slot_tables_init(&s->tables,
+                                    &(struct slot_tables_options){.n_slots = o->n_slots,
+                                                                  .n_blocks = o->n_blocks,
+                                                                  .max_context = o->max_context,
+                                                                  .window = p->window,
+                                                                  .vocab = p->vocab},
+                                    e);
     if (err != OK)
         return err;
     err = model_scratch_new(o->model, o->max_rows, &s->scratch, e);

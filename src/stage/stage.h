@@ -35,8 +35,9 @@ size_t stage_activation_bytes(const struct stage *s);
  *   out       : without the head: [n_rows][hidden] hidden states of all rows;
  *               with the head: [n_wanted][vocab] logits of the rows with WANT_LOGITS, in row order
  * Updates and rows are checked first: a step number that is not the previous + 1, another epoch, an
- * unknown slot, a block out of range, a position past the slot's table, a token outside the
- * vocabulary is ERR_FORMAT naming it, and nothing was changed. */
+ * unknown slot, a block out of range, a position past the slot's table or one whose window reaches
+ * a block that was given back, a token outside the vocabulary is ERR_FORMAT naming it, and nothing
+ * was changed. */
 enum err stage_forward(struct stage *s, const struct step *step, const float *hidden_in, float *out,
                        struct error *e);
 

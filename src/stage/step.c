@@ -148,8 +148,8 @@ static enum err check_header(const struct frame_header *h, uint32_t hidden, stru
 static enum err check_rows(const struct step *step, struct error *e)
 {
     for (uint32_t i = 0; i < step->n_updates; i++)
-        if (step->updates[i].kind < UPDATE_OPEN || step->updates[i].kind > UPDATE_CLOSE)
-            return error_set(e, ERR_FORMAT, "frame: update %u: expected kind 1 to 4, found %u", i,
+        if (step->updates[i].kind < UPDATE_OPEN || step->updates[i].kind > UPDATE_TRIM)
+            return error_set(e, ERR_FORMAT, "frame: update %u: expected kind 1 to 5, found %u", i,
                              step->updates[i].kind);
     for (uint32_t i = 0; i < step->n_rows; i++)
         if (step->rows[i].want > WANT_HIDDEN)

@@ -24,6 +24,7 @@ enum update_kind {
     UPDATE_APPEND = 2, /* block `block` becomes the next of slot's table */
     UPDATE_COPY = 3,   /* contents of block `from` into block `block` (slot unused) */
     UPDATE_CLOSE = 4,  /* slot and its table are gone */
+    UPDATE_TRIM = 5,   /* `block` leading entries of slot's table are holes, be it ever so short */
 };
 
 struct step_update {

@@ -114,7 +114,7 @@ static void well_sealed_lies_are_noticed(void **state)
     resealed(f, 36, 3, "frame: expected 204 bytes for 2 updates, 3 rows of 5, found 168");
     resealed(f, 40, 6, "frame: expected hidden size 5, found 6");
     resealed(f, 44, 2, "frame: expected codec 1, found 2");
-    resealed(f, 64, 9, "frame: update 0: expected kind 1 to 4, found 9");
+    resealed(f, 64, 9, "frame: update 0: expected kind 1 to 5, found 9");
     resealed(f, 64 + 32 + 12, 3, "frame: row 0: expected want 0 to 2, found 3");
     frame_free(f);
 }

@@ -28,8 +28,10 @@ def frame_seeds():
     steps = [(1, 2, 0, 0), (2, 2, 5, 0), (3, 0, 6, 5), (4, 2, 0, 0)]
     rows = [(11, 0, 2, 0), (12, 1, 2, 1)]
     choose = lambda hidden, flags=0: struct.pack("<HBB", hidden, 0, flags)
+    holes = [(1, 2, 0, 0), (5, 2, 7, 0), (2, 2, 5, 0)]
     yield "empty_step", choose(0) + frame([], [], 0)
     yield "first_stage", choose(0) + frame(steps, rows, 0)
+    yield "trimmed", choose(0) + frame(holes, [(11, 120, 2, 1)], 0)
     yield "later_stage", choose(4) + frame(steps, rows, 4)
     yield "no_rows", choose(4) + frame(steps, [], 4)
     yield "not_sealed", choose(4, 1) + frame(steps, rows, 4)
@@ -55,15 +57,16 @@ def message_seeds():
     s, h = load_proto()
     identity = s.ModelIdentity(total_bytes=1 << 33, hash_low=2**63, hash_high=5)
     tensors = [s.Tensor(name=f"blk.{i}.attn_q.weight", type=8, dims=[256, 256]) for i in range(3)]
-    params = s.ModelParams(architecture="llama", n_layers=5, hidden=64, norm_eps=1e-5, tied_head=True)
-    yield "assign", 0, s.AssignRequest(protocol=1, version="0.1.0", epoch=2**64 - 1, path="/m.gguf",
+    params = s.ModelParams(architecture="llama", n_layers=5, hidden=64, norm_eps=1e-5, tied_head=True,
+                           window=4096)
+    yield "assign", 0, s.AssignRequest(protocol=2, version="0.1.0", epoch=2**64 - 1, path="/m.gguf",
                                        identity=identity, params=params, tensors=tensors, first=1,
                                        last=3, next="127.0.0.1:50100", fetch_port=1)
     yield "chunk", 1, s.TensorChunk(offset=1 << 20, xxh3=99, data=bytes(range(64)))
     yield "probe", 2, s.ProbeRequest(payload=b"there", answer_bytes=10)
     yield "probe_answer", 3, s.ProbeResponse(payload=b"back", handling_us=3)
     yield "fetch", 4, s.FetchTensorsRequest(identity=identity, name="output.weight", offset=4096)
-    yield "describe", 5, s.DescribeResponse(version="0.1.0", protocol=1, backend="cpu",
+    yield "describe", 5, s.DescribeResponse(version="0.1.0", protocol=2, backend="cpu",
                                             variant="avx2", numerics_id="exact-2", state=3, epoch=9)
     yield "stats", 6, s.StatsResponse(state=1, failure="stage 0: gone", steps=5, fetched=True)
     yield "assigned", 7, s.AssignResponse(fetched=True, weight_bytes=1, kv_bytes=2)

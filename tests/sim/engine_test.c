@@ -23,7 +23,7 @@ struct rig {
 };
 
 struct rig_options {
-    int n_stages, n_flights, max_rows, n_slots, n_blocks, max_queued, max_draft;
+    int n_stages, n_flights, max_rows, n_slots, n_blocks, max_queued, max_draft, window;
     int draft_blocks; /* > 0: a draft model guesses, as good as the model, with so many of them */
     int64_t pass_us;
     const struct tokenizer *tokenizer;
@@ -57,6 +57,7 @@ static struct rig rig_start(struct rig_options o)
                                               .n_slots = o.n_slots > 0 ? o.n_slots : 8,
                                               .max_rows = o.max_rows > 0 ? o.max_rows : 16,
                                               .max_context = CONTEXT,
+                                              .window = o.window,
                                               .pass_us = o.pass_us},
                                     .credits = 8,
                                     .timeout_us = 20 * 1000 * 1000};
@@ -68,6 +69,7 @@ static struct rig rig_start(struct rig_options o)
                                     .tokenizer = o.tokenizer,
                                     .vocab = SIM_VOCAB,
                                     .max_context = CONTEXT,
+                                    .window = o.window,
                                     .n_blocks = ring.shape.n_blocks,
                                     .n_slots = ring.shape.n_slots,
                                     .max_rows = ring.shape.max_rows,
@@ -372,6 +374,56 @@ static void a_prompt_is_computed_once(void **state)
     assert_true(stats.wait_us > 0 && stats.idle_us > 0 && stats.other_us > 0);
     assert_all_free(rig.engine);
     rig_stop(&rig);
+}
+
+/* Prompts of several windows and answers of several more, in pools that hold fewer positions than
+ * one of them has: on every ring the tokens of one long sequence after the other, all blocks
+ * kept. */
+static void windows_go_over_small_pools(void **state)
+{
+    (void)state;
+    enum { N = 10, WINDOW = 20 };
+    static const struct rig_options rings[] = {
+        {.n_stages = 1, .max_rows = 1, .n_slots = 1, .window = WINDOW}, /* the others' measure */
+        {.n_stages = 1, .n_blocks = 3, .window = WINDOW},
+        {.n_stages = 1, .n_blocks = 5, .n_flights = 3, .max_rows = 7, .window = WINDOW},
+        {.n_stages = 2, .n_blocks = 4, .max_draft = 8, .window = WINDOW},
+        {.n_stages = 3, .n_blocks = 6, .n_slots = 3, .max_draft = 4, .window = WINDOW},
+        {.n_stages = 4, .n_blocks = 7, .n_flights = 5, .max_draft = 8, .window = WINDOW},
+        {.n_stages = 2}, /* without a window: others */
+    };
+    enum { N_RINGS = sizeof(rings) / sizeof(rings[0]) };
+    static struct heard heard[N_RINGS][N];
+    static const struct logit_bias few[] = {{.token = 3, .bias = 3}, {.token = 9, .bias = 3}};
+    for (size_t r = 0; r < N_RINGS; r++) {
+        struct rig rig = rig_start(rings[r]);
+        int n_different = 0;
+        for (int i = 0; i < N; i++) {
+            int32_t prompt[CONTEXT];
+            heard_init(&heard[r][i]);
+            struct request_options o = plain(prompt, 45 + 3 * (i % 4), 65, &heard[r][i]);
+            prompt[i % 3] = i % 2; /* some begin alike */
+            o.sampling.temperature = i % 2 == 0 ? 0 : 1;
+            o.sampling.seed = (uint64_t)i;
+            if (i % 3 == 0) {
+                o.sampling.logit_bias = few;
+                o.sampling.n_logit_bias = 2;
+            }
+            submit_options(rig.engine, &o);
+        }
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(wait_end(&heard[r][i]), FINISH_LENGTH);
+            assert_int_equal(heard[r][i].n_tokens, 65);
+            n_different +=
+                memcmp(heard[r][i].tokens, heard[0][i].tokens, 65 * sizeof(int32_t)) != 0;
+        }
+        if (rings[r].window > 0)
+            assert_int_equal(n_different, 0);
+        else
+            assert_true(n_different > N / 2);
+        assert_all_free(rig.engine);
+        rig_stop(&rig);
+    }
 }
 
 /* A stream that repeats itself takes fewer steps than it has tokens, and has the same tokens. */
@@ -975,6 +1027,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_the_ring),
+        cmocka_unit_test(windows_go_over_small_pools),
         cmocka_unit_test(many_threads_at_once),
         cmocka_unit_test(a_prompt_is_computed_once),
         cmocka_unit_test(guessing_ahead_saves_steps),

@@ -160,8 +160,8 @@ static void run(const struct sim_cluster_options *o, struct sim_request *request
                  left->blocks_used);
 }
 
-/* Each request for itself, one row a step, on one stage. */
-static void run_alone(struct batch_of_requests *b, uint64_t seed)
+/* Each request for itself, one row a step, on one stage, with room for all of it. */
+static void run_alone(struct batch_of_requests *b, int window, uint64_t seed)
 {
     for (int i = 0; i < b->n; i++) {
         struct sim_cluster_options o = {.shape = {.model_seed = MODEL_SEED,
@@ -170,7 +170,8 @@ static void run_alone(struct batch_of_requests *b, uint64_t seed)
                                                   .n_blocks = CONTEXT_BLOCKS,
                                                   .n_slots = 1,
                                                   .max_rows = 1,
-                                                  .max_context = CONTEXT},
+                                                  .max_context = CONTEXT,
+                                                  .window = window},
                                         .n_flights = 1,
                                         .seed = seed};
         struct sim_outcome outcome;
@@ -239,7 +240,7 @@ static void tokens_do_not_depend_on_the_cluster(void **state)
     for (int s = 0; s < n_seeds; s++) {
         uint64_t random = seeds[s];
         struct batch_of_requests b = make_requests(&random, 40, 1500);
-        run_alone(&b, seeds[s]);
+        run_alone(&b, 0, seeds[s]);
         for (int n_stages = 1; n_stages <= N_LAYERS + 1; n_stages++) {
             struct sim_request *got = copy_of(&b);
             struct sim_cluster_options o = random_cluster(&random, n_stages);
@@ -267,6 +268,54 @@ static void tokens_do_not_depend_on_the_cluster(void **state)
     }
 }
 
+/* With a window the tables have holes, and small pools do for long sequences: still the same
+ * tokens. A window that is longer than all changes nothing, others do. */
+static void windows_change_the_model_and_nothing_else(void **state)
+{
+    (void)state;
+    struct happened happened = {0};
+    int n_other = 0;
+    for (int s = 0; s < n_seeds; s++) {
+        uint64_t random = seeds[s] + 20;
+        struct batch_of_requests b = make_requests(&random, 30, 1500);
+        for (int i = 0; i < b.n; i++)
+            if (i % 2 == 0)
+                b.requests[i].n_prompt = between(&random, 40, MAX_PROMPT);
+        int window = s == 0 ? CONTEXT : between(&random, 1, 40);
+        run_alone(&b, 0, seeds[s]);
+        struct sim_request *without = copy_of(&b);
+        run_alone(&b, window, seeds[s]);
+        for (int i = 0; i < b.n; i++) {
+            assert_true(s > 0 || same_tokens(&b.requests[i], &without[i]));
+            n_other += !same_tokens(&b.requests[i], &without[i]);
+        }
+        free(without);
+        for (int n_stages = 1; n_stages <= N_LAYERS + 1; n_stages++) {
+            struct sim_request *got = copy_of(&b);
+            struct sim_cluster_options o = random_cluster(&random, n_stages);
+            int least = window == CONTEXT ? CONTEXT_BLOCKS : (window + 14) / KV_BLOCK_TOKENS + 1;
+            o.shape.window = window;
+            o.shape.n_blocks = between(&random, least, least + 2 + roll(&random, 6));
+            for (int i = 0; i < b.n; i++)
+                if (roll(&random, 6) == 0)
+                    got[i].cancelled_at = got[i].arrives_at + roll(&random, 800);
+            struct sim_outcome outcome;
+            run(&o, got, b.n, seeds[s], &outcome);
+            compare(&b, got, seeds[s], n_stages);
+            note(&happened, &outcome.left);
+            free(got);
+        }
+        release_requests(&b);
+    }
+    print_happened(&happened);
+    if (n_seeds > 1) {
+        assert_true(n_other > 40);
+        assert_true(happened.preempted > 30 && happened.cached > 300 && happened.ahead > 50);
+        for (int i = 0; i < N_GUESS_SOURCES; i++)
+            assert_true(happened.right[i] > 30);
+    }
+}
+
 /* Rows computed are those of the tokens, less what was found: nothing twice without need. */
 static void nothing_is_computed_twice(void **state)
 {
@@ -274,7 +323,7 @@ static void nothing_is_computed_twice(void **state)
     for (int s = 0; s < n_seeds; s++) {
         uint64_t random = seeds[s] + 40, rows_alone = 0;
         struct batch_of_requests b = make_requests(&random, 30, 1500);
-        run_alone(&b, seeds[s]);
+        run_alone(&b, 0, seeds[s]);
         for (int i = 0; i < b.n; i++)
             rows_alone += (uint64_t)(b.requests[i].n_prompt + b.requests[i].n_tokens - 1);
         for (int i = 0; i < b.n; i++)
@@ -306,7 +355,7 @@ static void guessing_changes_no_token(void **state)
     struct happened happened[N_MODES] = {0};
     uint64_t random = seeds[0] + 7;
     struct batch_of_requests b = make_requests(&random, 24, 4000);
-    run_alone(&b, seeds[0]);
+    run_alone(&b, 0, seeds[0]);
     for (int i = 0; i < N_MODES * 4 * 5; i++) {
         int mode = i % N_MODES, n_stages = 1 + i / N_MODES % 4;
         struct sim_cluster_options o = random_cluster(&random, n_stages);
@@ -406,7 +455,7 @@ static void tokens_depend_on_the_request(void **state)
         b.requests[i].sampling = SAMPLING_GREEDY;
     }
     b.prompts[1][3] = 1;
-    run_alone(&b, 77);
+    run_alone(&b, 0, 77);
     assert_false(same_tokens(&b.requests[0], &b.requests[1]));
     release_requests(&b);
 }
@@ -459,7 +508,7 @@ static void inject(enum sim_fault_kind kind, uint64_t seed, struct verdict *v)
 {
     uint64_t random = seed;
     struct batch_of_requests b = long_requests(&random);
-    run_alone(&b, seed);
+    run_alone(&b, 0, seed);
     for (int n_stages = 2; n_stages <= N_LAYERS; n_stages++) {
         /* Inside faults happen in workers; the lead's stage is behind the last hop. */
         int last_hop = sim_fault_is_inside(kind) ? n_stages - 2 : n_stages - 1;
@@ -551,7 +600,7 @@ static void thousands_of_requests_leave_nothing_behind(void **state)
         struct batch_of_requests few = {.n = 40, .requests = alone};
         for (int i = 0; i < few.n; i++)
             alone[i].cancelled_at = -1;
-        run_alone(&few, seeds[0]);
+        run_alone(&few, 0, seeds[0]);
         for (int i = 0; i < b.n; i++) {
             assert_true(b.requests[i].ended);
             n_cancelled += b.requests[i].cancelled;
@@ -568,6 +617,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_the_cluster),
+        cmocka_unit_test(windows_change_the_model_and_nothing_else),
         cmocka_unit_test(nothing_is_computed_twice),
         cmocka_unit_test(guessing_changes_no_token),
         cmocka_unit_test(one_stream_fills_a_ring),

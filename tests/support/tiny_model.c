@@ -98,6 +98,7 @@ struct modelfile *tiny_model(const struct tiny_shape *s, uint64_t seed)
                              .rope_size = s->head_size,
                              .vocab = s->vocab,
                              .context = 1024,
+                             .window = s->window,
                              .norm_eps = 1e-5f,
                              .rope_base = 10000,
                              .rope_pairing = s->pairing,

@@ -6,6 +6,7 @@
 
 struct tiny_shape {
     int n_layers, hidden, ffn, n_heads, n_kv_heads, head_size, vocab;
+    int window; /* of attention; 0: none */
     bool tied;
     enum rope_pairing pairing;
     enum dtype type;        /* of the matrices; F32 or Q8_0 */
