@@ -1,6 +1,6 @@
-/* The trained models of the shared data against their oracles (an independent program in double
- * precision): greedy ids of every case, and the logits after every prompt. Keys and values in f32.
- */
+/* Models against their oracles: greedy ids of every case, and the logits after every prompt. The
+ * trained ones of the shared data, by an independent program in double precision, and one with a
+ * sliding window, by transformers (tools/window_model). Keys and values in f32. */
 #include "model/model.h"
 
 #include "base/bounds.h"
@@ -115,14 +115,14 @@ static void check_case(struct runner *r, const json_t *c)
     }
 }
 
-static void check_model(const char *model, const char *oracle)
+static void check_model(const char *folder, const char *model, const char *oracle)
 {
     char path[1024];
     json_error_t reason;
-    snprintf(path, sizeof path, "%s/data/models/%s", SHOAL_SHARED_DIR, oracle);
+    snprintf(path, sizeof path, "%s/%s", folder, oracle);
     json_t *cases = json_load_file(path, 0, &reason);
     assert_non_null(cases);
-    snprintf(path, sizeof path, "%s/data/models/%s", SHOAL_SHARED_DIR, model);
+    snprintf(path, sizeof path, "%s/%s", folder, model);
     struct runner r;
     runner_open(&r, path);
     size_t i;
@@ -133,16 +133,29 @@ static void check_model(const char *model, const char *oracle)
     json_decref(cases);
 }
 
+static void check_shared(const char *model, const char *oracle)
+{
+    if (access(SHOAL_SHARED_DIR "/data/models", R_OK) != 0)
+        skip();
+    check_model(SHOAL_SHARED_DIR "/data/models", model, oracle);
+}
+
 static void stories260k(void **state)
 {
     (void)state;
-    check_model("stories260K/stories260K.gguf", "stories260K/greedy.json");
+    check_shared("stories260K/stories260K.gguf", "stories260K/greedy.json");
 }
 
 static void story_656k_hf(void **state)
 {
     (void)state;
-    check_model("story-656k-hf", "story-656k-hf/greedy.json");
+    check_shared("story-656k-hf", "story-656k-hf/greedy.json");
+}
+
+static void sliding_window(void **state)
+{
+    (void)state;
+    check_model(SHOAL_SOURCE_DIR "/tests/golden/window", ".", "golden.json");
 }
 
 int main(void)
@@ -150,10 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stories260k),
         cmocka_unit_test(story_656k_hf),
+        cmocka_unit_test(sliding_window),
     };
-    if (access(SHOAL_SHARED_DIR "/data/models", R_OK) != 0) {
-        printf("skipped: no shared data in %s\n", SHOAL_SHARED_DIR);
-        return 77;
-    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,7 @@ MODELS = {
                                         ROOT / "models" / "demo" / "shoal-demo-q8_0.gguf")),
     "stories260K": SHARED / "models" / "stories260K" / "stories260K.gguf",
     "story-656k-hf": SHARED / "models" / "story-656k-hf",
+    "window": ROOT / "tests" / "golden" / "window",
 }
 GOLDEN_MODELS = ["stories260K", "story-656k-hf"]
 
@@ -47,7 +48,7 @@ def binary_under_test():
 def model_path(name):
     """The demo model belongs to the repository; the others are there or their tests are skipped."""
     path = MODELS[name]
-    if name != "demo" and not path.exists():
+    if name not in ("demo", "window") and not path.exists():
         pytest.skip(f"no {path}")
     assert path.exists(), f"{path} is missing"
     return path
