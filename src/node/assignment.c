@@ -380,9 +380,9 @@ static enum err compute(struct assignment *a, const struct frame *in, struct fra
     *out = step_write(&next, &hidden_out);
     if (*out == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a frame of %u rows", step.n_rows);
-    time_us begin = clock_now_us();
+    turn_to(a, STAGE_COMPUTES);
     err = stage_forward(a->stage, &step, hidden_in, hidden_out, e);
-    a->compute_us += (uint64_t)(clock_now_us() - begin);
+    turn_to(a, STAGE_HANDS_OVER);
     if (err != OK) {
         frame_free(*out);
         *out = NULL;
@@ -409,9 +409,8 @@ static enum err do_step(struct assignment *a, struct frame *in, struct error *e)
 {
     struct frame *out = NULL;
     a->bytes_in += in->bytes;
-    turn_to(a, STAGE_COMPUTES);
-    enum err err = compute(a, in, &out, e);
     turn_to(a, STAGE_HANDS_OVER);
+    enum err err = compute(a, in, &out, e);
     frame_free(in);
     a->steps++;
     if (err == OK)
