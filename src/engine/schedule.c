@@ -73,28 +73,35 @@ void schedule_clock(struct schedule *s, int64_t now_us)
 
 /* ---- sequences ---- */
 
+/* Tokens that all blocks together hold, going by one sequence: with a window, which gives blocks
+ * back as it moves on, any number. */
+static int64_t tokens_in_blocks(const struct schedule *s)
+{
+    const struct schedule_options *o = &s->options;
+    bool any_length = o->window > 0 && slot_book_blocks_at_once(s->book, 1) <= o->n_blocks;
+    return any_length ? INT64_MAX : (int64_t)o->n_blocks * KV_BLOCK_TOKENS;
+}
+
 int schedule_most(const struct schedule *s)
 {
-    int64_t block_tokens = (int64_t)s->options.n_blocks * KV_BLOCK_TOKENS;
-    return block_tokens < s->options.max_context ? (int)block_tokens : s->options.max_context;
+    int64_t held = tokens_in_blocks(s);
+    return held < s->options.max_context ? (int)held : s->options.max_context;
 }
 
 enum err schedule_room(const struct schedule *s, int n_prompt, int max_tokens, int *room,
                        struct error *e)
 {
-    const struct schedule_options *o = &s->options;
-    bool any_length = o->window > 0 && slot_book_blocks_at_once(s->book, 1) <= o->n_blocks;
-    int64_t block_tokens = any_length ? INT64_MAX : (int64_t)o->n_blocks * KV_BLOCK_TOKENS;
+    int64_t held = tokens_in_blocks(s);
     ASSERT(n_prompt >= 1);
     *room = 0;
-    if (n_prompt > o->max_context)
+    if (n_prompt > s->options.max_context)
         return error_set(e, ERR_LIMIT,
                          "the prompt has %d tokens, but the context is only %d tokens long",
-                         n_prompt, o->max_context);
-    if (n_prompt > block_tokens)
+                         n_prompt, s->options.max_context);
+    if (n_prompt > held)
         return error_set(e, ERR_LIMIT,
                          "the prompt has %d tokens, but all key-value blocks hold only %lld",
-                         n_prompt, (long long)block_tokens);
+                         n_prompt, (long long)held);
     *room = schedule_most(s) - n_prompt;
     if (max_tokens >= 0 && max_tokens < *room)
         *room = max_tokens;

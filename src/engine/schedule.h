@@ -71,7 +71,8 @@ struct schedule_options {
 struct schedule *schedule_new(const struct schedule_options *o);
 void schedule_free(struct schedule *s); /* NULL allowed */
 
-/* Most tokens of a sequence: the context, or what all blocks together hold. Reads constants. */
+/* Most tokens of a sequence: the context, or what all blocks together hold (with a window that gives
+ * them back, any number). Reads constants. */
 int schedule_most(const struct schedule *s);
 
 /* How many tokens a prompt of n_prompt may be followed by: max_tokens (< 0: no limit), held down
