@@ -145,9 +145,6 @@ static enum err load_own_layers(struct own_load *l, model_progress progress, voi
     struct lead *lead = l->lead;
     struct model_part part = own_part(lead);
     enum err err = model_load(o->file, lead->backend, &part, progress, context, &lead->model, e);
-    pool_unbind_caller(lead->pool); /* this thread goes on to other things */
-    if (err != OK)
-        return err;
     struct stage_options stage = {.model = lead->model,
                                   .backend = lead->backend,
                                   .max_rows = o->max_rows,
@@ -156,7 +153,10 @@ static enum err load_own_layers(struct own_load *l, model_progress progress, voi
                                   .max_context = lead->context,
                                   .kv_type = o->kv_type,
                                   .epoch = l->epoch};
-    return stage_new(&stage, &lead->stage, e);
+    if (err == OK)
+        err = stage_new(&stage, &lead->stage, e);
+    pool_unbind_caller(lead->pool); /* this thread goes on to other things */
+    return err;
 }
 
 /* Loader's thread. */
