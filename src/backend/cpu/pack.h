@@ -9,10 +9,12 @@
  *   Q8_0   64 values    scales  [2 groups][16 rows] f16
  *                       codes   [2][8 steps][16][4 bytes]     step s: values 4s … 4s+3 of the group
  *   Q4_0   64 values    scales  [2][16] f16
- *                       codes   [2][4][16][4]   low nibble: step s, high: step s+4; value = code -
- * 8 Q4_K   256 values   d, dmin [2][16] f16 low     [8 groups][16]  low nibble: scale & 15, high
- * nibble: min & 15 high    [4][16]         group g: nibble g & 1 of byte g / 2; its bits 0, 1:
- *                                               scale >> 4, bits 2, 3: min >> 4
+ *                       codes   [2][4][16][4]   low nibble: step s, high: step s + 4;
+ *                                               value = scale (code - 8)
+ *   Q4_K   256 values   d, dmin [2][16] f16
+ *                       low     [8 groups][16]  low nibble: scale & 15, high nibble: min & 15
+ *                       high    [4][16]         group g: nibble g & 1 of byte g / 2; its bits
+ *                                               0, 1: scale >> 4, bits 2, 3: min >> 4
  *                       codes   [8][4][16][4]   nibbles as Q4_0; value = d scale code - dmin min
  *   Q6_K   256 values   d       [16] f16, 32 bytes of zeros
  *                       then four times, for two groups each:

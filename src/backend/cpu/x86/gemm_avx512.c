@@ -1,5 +1,6 @@
-/* Several tokens times quantised weights with AVX-512 VNNI: bound by the dot-product units, which
- * must never wait for anything else.
+/* Many tokens times quantised weights with AVX-512 VNNI: bound by the dot-product units, which must
+ * never wait for anything else. (Fewer are taken straight from the panel: matmul_avx512.c, which
+ * says from how many on.)
  *
  * Work goes by pairs of panels (32 rows) and blocks of k of up to 8 groups. Such a block of weights
  * is decoded once into the first-level cache, unsigned codes ready for vpdpbusd, and then
