@@ -72,6 +72,12 @@ static inline bool k_walk_next(struct k_walk *k)
     return true;
 }
 
+/* After this block the product is complete. */
+static inline bool k_walk_is_last(const struct k_walk *k)
+{
+    return k->section == K_SECTIONS - 1 && k->begin + k->n == k->end;
+}
+
 /* Ask for `bytes` from `at`, spread over the tiles of a block: part i of n. The processor's own
  * prefetcher loses the thread where a walk changes panels. */
 static inline void prefetch_part(const uint8_t *at, size_t bytes, size_t i, size_t n)

@@ -4,11 +4,16 @@
  *
  * Work goes by pairs of panels (32 rows) and blocks of k of up to 8 groups. Such a block of weights
  * is decoded once into the first-level cache, unsigned codes ready for vpdpbusd, and then
- * multiplied with all tokens in tiles of 6: the 12 integer and 12 float accumulators of a tile stay
- * in registers, each activation that is broadcast serves both panels, each code vector all 6
- * tokens. Of the 10 operations of a group, token and panel on the multipliers, 8 are dot products
- * (scale product and fma are the others): 80 % of the units' peak is the ceiling of this
- * arithmetic.
+ * multiplied with all tokens in tiles of 4. Of the 10 operations of a group, token and panel on the
+ * multipliers, 8 are dot products (scale product and fma are the others): 80 % of the units' peak
+ * is the ceiling of this arithmetic.
+ *
+ * To come near it, the scaling of one run of dot products (a group, or half of one in Q6_K) is
+ * mixed into the steps of the next: behind each other, the second half of a run has nothing to feed
+ * the multipliers with, and the processor does not look far enough ahead. So a tile holds 8 integer
+ * accumulators, as many of the run before, and 8 float ones, all in registers; each activation that
+ * is broadcast serves both panels, each code vector all 4 tokens. (6 tokens without mixing: 63 % of
+ * the peak on a Zen 5, 4 with it: 79 %.)
  *
  * The sections of k come one after the other (k_walk.h). */
 #include "backend/cpu/k_walk.h"
@@ -16,10 +21,10 @@
 
 enum {
     PAIR = 2 * PANEL_ROWS, /* rows */
-    TILE = 6,              /* tokens */
+    TILE = 4,              /* tokens */
     K_GROUPS = 8,          /* groups decoded at a time */
     TOKENS_MAX = 132,      /* tokens under one decoding: a multiple of TILE */
-    X_BYTES = 512 << 10,   /* of activations: what a second-level cache holds beside the weights */
+    X_BYTES = 768 << 10,   /* of activations: what a second-level cache holds beside the weights */
 };
 
 /* One group of a pair of panels. */
@@ -33,69 +38,102 @@ struct scratch {
     float level[K_LEVELS][TOKENS_MAX * PAIR]; /* sums of sections that wait for their partners */
 };
 
-FORCE_INLINE void start_offsets(__m512i sum[TILE][2], const struct quant_group *x, size_t stride,
-                                int half, const int n, const enum pack_format format)
+/* Part of k with one scale, as a tile sees it: group `w` of the weights, and of the activations of
+ * the tile's n tokens, `stride` apart. */
+struct run {
+    const struct pair *w;
+    const struct quant_group *x;
+    size_t stride;
+    int n, half; /* of the group: 0 or 1 in Q6_K, else 0 */
+};
+
+FORCE_INLINE int runs_of_group(const enum pack_format format)
 {
+    return format == PACK_Q6_K ? 2 : 1;
+}
+
+FORCE_INLINE void start_run(__m512i sum[TILE][2], const struct run *r,
+                            const enum pack_format format)
+{
+    UNROLL
+    for (int t = 0; t < r->n; t++)
+        sum[t][0] = sum[t][1] = offset_start(r->x + t * r->stride, r->half, format);
+}
+
+FORCE_INLINE void add_step(__m512i sum[TILE][2], const struct run *r, int step)
+{
+    __m512i first = r->w->panel[0].code[step], second = r->w->panel[1].code[step];
+    UNROLL
+    for (int t = 0; t < r->n; t++) {
+        __m512i four = broadcast4(r->x[t * r->stride].codes + 4 * step);
+        sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], first, four);
+        sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], second, four);
+    }
+}
+
+/* The sums of a run are complete: add them to those of token t. */
+FORCE_INLINE void add_scaled(__m512 acc[TILE][2], __m512i sum[TILE][2], const struct run *r, int t,
+                             const enum pack_format format)
+{
+    const struct quant_group *x = r->x + t * r->stride;
+    __m512 scale = _mm512_set1_ps(x->scale);
+    UNROLL
+    for (int p = 0; p < 2; p++)
+        acc[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][p]),
+                                    _mm512_mul_ps(scale, r->w->panel[p].scale[r->half]), acc[t][p]);
+    if (format != PACK_Q4_K)
+        return;
+    __m512 scaled_sum = _mm512_set1_ps(x->scaled_sum);
+    UNROLL
+    for (int p = 0; p < 2; p++)
+        acc[t][p] = _mm512_fnmadd_ps(r->w->panel[p].min, scaled_sum, acc[t][p]);
+}
+
+/* The dot products of a run, and between them the scaling of the one before, whose sums are in
+ * `sum` and make room for its own. The first run has none before it (NULL). */
+FORCE_INLINE void add_run(__m512 acc[TILE][2], __m512i sum[TILE][2], const struct run *before,
+                          const struct run *r, const enum pack_format format)
+{
+    const int n_steps = GROUP / 4 / runs_of_group(format);
+    __m512i next[TILE][2];
+    start_run(next, r, format);
+    UNROLL
+    for (int i = 0; i < n_steps; i++) {
+        add_step(next, r, r->half * n_steps + i);
+        UNROLL
+        for (int t = 0; t < r->n; t++)
+            if (before != NULL && t * n_steps / r->n == i)
+                add_scaled(acc, sum, before, t, format);
+        KEEP_ORDER;
+    }
+    UNROLL
+    for (int i = 0; i < 2 * r->n; i++)
+        sum[i / 2][i % 2] = next[i / 2][i % 2];
+}
+
+/* Groups [0, n_groups) of a block of k, at least one, by n tokens (a constant). */
+FORCE_INLINE void add_groups(__m512 acc[TILE][2], const struct pair *w, size_t n_groups,
+                             const struct quant_group *x, size_t stride, const int n,
+                             const enum pack_format format)
+{
+    const bool halved = runs_of_group(format) == 2;
+    __m512i sum[TILE][2];
+    struct run first = {w, x, stride, n, 0}, second = {w, x, stride, n, 1};
+    add_run(acc, sum, NULL, &first, format);
+    if (halved)
+        add_run(acc, sum, &first, &second, format);
+    struct run last = halved ? second : first;
+    for (size_t g = 1; g < n_groups; g++) {
+        first = (struct run){w + g, x + g, stride, n, 0};
+        second = (struct run){w + g, x + g, stride, n, 1};
+        add_run(acc, sum, &last, &first, format);
+        if (halved)
+            add_run(acc, sum, &first, &second, format);
+        last = halved ? second : first;
+    }
     UNROLL
     for (int t = 0; t < n; t++)
-        sum[t][0] = sum[t][1] = offset_start(x + t * stride, half, format);
-}
-
-/* Four steps of a group, from `begin`. */
-FORCE_INLINE void add_steps(__m512i sum[TILE][2], const struct pair *w, int begin,
-                            const struct quant_group *x, size_t stride, const int n)
-{
-    UNROLL
-    for (int step = begin; step < begin + 4; step++) {
-        __m512i first = w->panel[0].code[step], second = w->panel[1].code[step];
-        UNROLL
-        for (int t = 0; t < n; t++) {
-            __m512i four = broadcast4(x[t * stride].codes + 4 * step);
-            sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], first, four);
-            sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], second, four);
-        }
-    }
-}
-
-FORCE_INLINE void add_scaled(__m512 acc[TILE][2], __m512i sum[TILE][2], const struct pair *w,
-                             int half, const struct quant_group *x, size_t stride, const int n)
-{
-    UNROLL
-    for (int t = 0; t < n; t++) {
-        __m512 scale = _mm512_set1_ps(x[t * stride].scale);
-        UNROLL
-        for (int p = 0; p < 2; p++)
-            acc[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][p]),
-                                        _mm512_mul_ps(scale, w->panel[p].scale[half]), acc[t][p]);
-    }
-}
-
-FORCE_INLINE void add_minima(__m512 acc[TILE][2], const struct pair *w, const struct quant_group *x,
-                             size_t stride, const int n)
-{
-    UNROLL
-    for (int t = 0; t < n; t++) {
-        __m512 sum = _mm512_set1_ps(x[t * stride].scaled_sum);
-        UNROLL
-        for (int p = 0; p < 2; p++)
-            acc[t][p] = _mm512_fnmadd_ps(w->panel[p].min, sum, acc[t][p]);
-    }
-}
-
-FORCE_INLINE void add_group(__m512 acc[TILE][2], const struct pair *w, const struct quant_group *x,
-                            size_t stride, const int n, const enum pack_format format)
-{
-    __m512i sum[TILE][2];
-    start_offsets(sum, x, stride, 0, n, format);
-    add_steps(sum, w, 0, x, stride, n);
-    if (format == PACK_Q6_K) {
-        add_scaled(acc, sum, w, 0, x, stride, n);
-        start_offsets(sum, x, stride, 1, n, format);
-    }
-    add_steps(sum, w, 4, x, stride, n);
-    add_scaled(acc, sum, w, format == PACK_Q6_K, x, stride, n);
-    if (format == PACK_Q4_K)
-        add_minima(acc, w, x, stride, n);
+        add_scaled(acc, sum, &last, t, format);
 }
 
 /* A block of k by n tokens (a constant) from token t of the route. */
@@ -108,8 +146,8 @@ FORCE_INLINE void tile_n(const struct pair *w, size_t n_groups, const struct qua
     for (int i = 0; i < 2 * n; i++)
         acc[i / 2][i % 2] = r->from == NULL ? _mm512_setzero_ps()
                                             : _mm512_loadu_ps(r->from + t * PAIR + i * PANEL_ROWS);
-    for (size_t g = 0; g < n_groups; g++)
-        add_group(acc, w + g, x + g, stride, n, format);
+    if (n_groups > 0)
+        add_groups(acc, w, n_groups, x, stride, n, format);
     for (int j = 0; j < r->n_partners; j++) {
         UNROLL
         for (int i = 0; i < 2 * n; i++)
@@ -129,8 +167,6 @@ FORCE_INLINE void tile(const struct pair *w, size_t n_groups, const struct quant
     case 1: tile_n(w, n_groups, x, stride, r, t, 1, format); break;
     case 2: tile_n(w, n_groups, x, stride, r, t, 2, format); break;
     case 3: tile_n(w, n_groups, x, stride, r, t, 3, format); break;
-    case 4: tile_n(w, n_groups, x, stride, r, t, 4, format); break;
-    case 5: tile_n(w, n_groups, x, stride, r, t, 5, format); break;
     default: tile_n(w, n_groups, x, stride, r, t, TILE, format); break;
     }
 }
@@ -141,59 +177,60 @@ FORCE_INLINE size_t tile_tokens(size_t left)
     return left >= 2 * TILE || left == TILE ? TILE : left > TILE ? (left + 1) / 2 : left;
 }
 
-/* The tokens of a product that one decoding serves. */
-struct tokens {
-    const struct quant_group *x; /* of the first */
-    size_t stride;               /* groups of a token */
-    size_t n;
+/* The tokens of a product that one decoding serves, and a pair of panels. */
+struct part {
+    const struct matmul *m;
+    int token, n;      /* from `token` on */
+    int panel, second; /* the same one twice, where there is no second */
 };
 
-/* Groups [g, g + n_groups) of a pair of panels (the same one twice, where there is no second). */
-FORCE_INLINE void k_block(const struct packed *w, const uint8_t *const panels[2], size_t g,
-                          size_t n_groups, const struct tokens *x, const struct route *r,
-                          struct pair *decoded, const enum pack_format format)
+/* The sums of n tokens from the t-th of the part: they are complete. Tile by tile, so that the
+ * products go on while lines of y, which lie far apart, come from memory. */
+FORCE_INLINE void store_tile(const struct part *p, size_t t, size_t n, const float *sums)
 {
+    const struct matmul *m = p->m;
+    long row = (long)p->panel * PANEL_ROWS, left = m->w->n_rows - row;
+    __mmask16 first = first_lanes(left);
+    __mmask16 second = p->second > p->panel ? first_lanes(left - PANEL_ROWS) : 0;
+    float *y = m->y + ((size_t)p->token + t) * m->y_stride + row - m->first_row;
+    for (size_t i = 0; i < n; i++, y += m->y_stride, sums += PAIR) {
+        __m512 a = _mm512_loadu_ps(sums), b = _mm512_loadu_ps(sums + PANEL_ROWS);
+        if (m->add) {
+            a = _mm512_add_ps(_mm512_maskz_loadu_ps(first, y), a);
+            b = _mm512_add_ps(_mm512_maskz_loadu_ps(second, y + PANEL_ROWS), b);
+        }
+        _mm512_mask_storeu_ps(y, first, a);
+        _mm512_mask_storeu_ps(y + PANEL_ROWS, second, b);
+    }
+}
+
+/* One block of k. */
+FORCE_INLINE void k_block(const struct part *p, const struct k_walk *k, struct pair *decoded,
+                          const enum pack_format format)
+{
+    const struct packed *w = p->m->w;
+    const uint8_t *panels[2] = {packed_panel(w, p->panel), packed_panel(w, p->second)};
     const size_t per_block = (size_t)pack_block(format) / GROUP;
-    size_t bytes = (n_groups + per_block - 1) / per_block * w->block_bytes;
-    size_t next = (g + n_groups) / per_block * w->block_bytes;
-    for (int p = 0; p < 2; p++) {
-        for (size_t i = 0; i < n_groups; i += per_block) {
+    size_t bytes = (k->n + per_block - 1) / per_block * w->block_bytes;
+    size_t next = (k->begin + k->n) / per_block * w->block_bytes;
+    for (int i = 0; i < 2; i++) {
+        for (size_t g = 0; g < k->n; g += per_block) {
             struct block block;
-            open_block(&block, panels[p] + (g + i) / per_block * w->block_bytes, format);
-            for (size_t j = 0; j < per_block && i + j < n_groups; j++)
-                decode(&decoded[i + j].panel[p], &block, (int)j, format);
+            open_block(&block, panels[i] + (k->begin + g) / per_block * w->block_bytes, format);
+            for (size_t j = 0; j < per_block && g + j < k->n; j++)
+                decode(&decoded[g + j].panel[i], &block, (int)j, format);
         }
     }
-    size_t n_tiles = (x->n - 1) / TILE + 1, tile_i = 0;
-    for (size_t t = 0, n; t < x->n; t += n, tile_i++) {
-        n = tile_tokens(x->n - t);
-        for (int p = 0; p < 2; p++)
-            prefetch_part(panels[p] + next, bytes, tile_i, n_tiles);
-        tile(decoded, n_groups, x->x + t * x->stride + g, x->stride, r, t, n, format);
-    }
-}
-
-/* All of k for a pair of panels: the sums end in level[0]. */
-FORCE_INLINE void pair_product(const struct packed *w, const uint8_t *const panels[2],
-                               const struct tokens *x, struct scratch *s,
-                               const enum pack_format format)
-{
-    struct k_walk k;
-    k_walk_init(&k, w, GROUP, K_GROUPS, s->part, s->level[0], TOKENS_MAX * PAIR);
-    while (k_walk_next(&k))
-        k_block(w, panels, k.begin, k.n, x, &k.route, s->weights, format);
-}
-
-static void store_rows(const struct matmul *m, int panel_i, int t, int n, const float *sums)
-{
-    long row = (long)panel_i * PANEL_ROWS;
-    __mmask16 rows = first_lanes(m->w->n_rows - row);
-    float *y = m->y + (size_t)t * m->y_stride + row - m->first_row;
-    for (int i = 0; i < n; i++, y += m->y_stride, sums += PAIR) {
-        __m512 sum = _mm512_loadu_ps(sums);
-        if (m->add)
-            sum = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), sum);
-        _mm512_mask_storeu_ps(y, rows, sum);
+    size_t stride = (size_t)(w->n_cols / GROUP), all = (size_t)p->n;
+    const struct quant_group *x = p->m->q + (size_t)p->token * stride + k->begin;
+    size_t n_tiles = (all - 1) / TILE + 1, tile_i = 0;
+    for (size_t t = 0, n; t < all; t += n, tile_i++) {
+        n = tile_tokens(all - t);
+        for (int i = 0; i < 2; i++)
+            prefetch_part(panels[i] + next, bytes, tile_i, n_tiles);
+        tile(decoded, k->n, x + t * stride, stride, &k->route, t, n, format);
+        if (k_walk_is_last(k))
+            store_tile(p, t, n, k->route.to + t * PAIR);
     }
 }
 
@@ -212,18 +249,15 @@ FORCE_INLINE void gemm(const struct matmul *m, int panel_begin, int panel_end,
                        const enum pack_format format)
 {
     struct scratch s;
-    size_t stride = (size_t)(m->w->n_cols / GROUP);
     int block = token_block(m->w, m->n);
     for (int t = 0; t < m->n; t += block) {
         int n = m->n - t < block ? m->n - t : block;
-        struct tokens x = {m->q + t * stride, stride, (size_t)n};
         for (int i = panel_begin; i < panel_end; i += 2) {
-            int second = i + 1 < panel_end ? i + 1 : i;
-            const uint8_t *panels[2] = {packed_panel(m->w, i), packed_panel(m->w, second)};
-            pair_product(m->w, panels, &x, &s, format);
-            store_rows(m, i, t, n, s.level[0]);
-            if (second > i)
-                store_rows(m, second, t, n, s.level[0] + PANEL_ROWS);
+            struct part part = {m, t, n, i, i + 1 < panel_end ? i + 1 : i};
+            struct k_walk k;
+            k_walk_init(&k, m->w, GROUP, K_GROUPS, s.part, s.level[0], TOKENS_MAX * PAIR);
+            while (k_walk_next(&k))
+                k_block(&part, &k, s.weights, format);
         }
     }
 }

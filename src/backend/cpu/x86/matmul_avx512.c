@@ -148,10 +148,10 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, int n,
 
 /* Up to how many tokens decoding a group again for each tile, while the panel is in the
  * second-level cache, is faster than decoding it once for all of them into the first
- * (gemm_avx512.c): measured. 132 is what a gated block is cut into. */
+ * (gemm_avx512.c): measured. */
 FORCE_INLINE int few_max(const enum pack_format format)
 {
-    return format == PACK_Q6_K ? 24 : format == PACK_Q4_K ? 64 : 132;
+    return format == PACK_Q4_K ? 24 : 16;
 }
 
 FORCE_INLINE void matmul(const struct matmul *m, int begin, int end, const enum pack_format format)
