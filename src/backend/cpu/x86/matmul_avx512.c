@@ -53,18 +53,28 @@ FORCE_INLINE __m512 add_group(__m512 acc, const struct group *r, const struct qu
     return acc;
 }
 
-/* Ask for the group PREFETCH_BYTES ahead. From two tokens on a group takes long enough that the
- * processor's own prefetcher stops early; with one it keeps up, and asking costs more. Into the
- * second-level cache, from where that prefetcher goes on: asked for into the first, lines wait for
- * one of its few miss buffers, and the loads of activations behind them (Q8_0 by 8 tokens: 200
- * Gop/s instead of 335). */
-FORCE_INLINE void prefetch(const uint8_t *panel, size_t g, const enum pack_format format)
+/* Ask for the group PREFETCH_BYTES ahead: the processor's own prefetcher loses the thread over the
+ * parts of a block that are not read in order of address, and stops early where a group takes long.
+ * (One token on a Zen 5: Q4_K 28 to 40 GB/s, Q6_K 28 to 39, Q4_0 38 to 40 of 41 that memory gives.)
+ * Not needed by Q8_0 until three tokens, all of whose bytes come in order. With several tokens only
+ * into the second-level cache, from where that prefetcher goes on: asked for into the first, lines
+ * wait for one of its few miss buffers, and the loads of activations behind them (Q8_0 by 8 tokens
+ * on a Zen 4: 200 Gop/s instead of 335). */
+FORCE_INLINE void prefetch(const uint8_t *panel, size_t g, const int n,
+                           const enum pack_format format)
 {
     const size_t bytes = format == PACK_Q8_0   ? PAIR_CODES_AT / 2 + Q8_GROUP_BYTES
                          : format == PACK_Q6_K ? (Q6_K_PAIRS_AT / 4 + Q6_K_PAIR_BYTES) / 2
                                                : PAIR_CODES_AT / 2 + Q4_GROUP_BYTES;
-    for (size_t line = 0; line < bytes; line += 64)
-        _mm_prefetch((const char *)panel + g * bytes + PREFETCH_BYTES + line, _MM_HINT_T1);
+    if (n < (format == PACK_Q8_0 ? 3 : 1))
+        return;
+    for (size_t line = 0; line < bytes; line += 64) {
+        const char *at = (const char *)panel + g * bytes + PREFETCH_BYTES + line;
+        if (n == 1)
+            _mm_prefetch(at, _MM_HINT_T0);
+        else
+            _mm_prefetch(at, _MM_HINT_T1);
+    }
 }
 
 /* Blocks [begin, end) of a panel by n tokens (a constant), `stride` groups apart. */
@@ -84,8 +94,7 @@ FORCE_INLINE void add_blocks(__m512 acc[FEW], const struct packed *w, const uint
                     break;
                 struct group r;
                 decode(&r, &block, i, format);
-                if (n >= (format == PACK_Q8_0 ? 3 : 2))
-                    prefetch(panel, g, format);
+                prefetch(panel, g, n, format);
                 /* A long panel drives one token's activations out of the first-level cache: asking
                  * for them gives 1 to 2 % by 8192 columns, and costs nothing by 2048. */
                 if (n == 1)
