@@ -4,8 +4,8 @@
   pipeline.py [--stages 2,4,8] [--step-us 20000,2000] [--json FILE]
 
 Each process runs the simulated backend (--backend sim), whose layers take --step-us for a step and wait
-rather than compute. So everything else is what is measured: schedule, flights, frames, wake-ups. One
-process alone is run first, with as many rows in a step; the ring's share is its throughput over
+rather than compute. So everything else is what is measured: schedule, flights, frames, wake-ups. There
+are --rows requests for each stage. One process alone is run first, with as many rows in a step; the ring's share is its throughput over
 stages x that, the stages' work being split over them. With --no-overlap, beside it, one step at a time is on its
 way. docs/benchmarks.md says how to read it. Only the standard library is needed.
 """
@@ -44,7 +44,7 @@ def options(arguments):
     p.add_argument("--stages", type=numbers, default=[2, 4, 8], metavar="N,…")
     p.add_argument("--step-us", type=numbers, default=[20000, 2000], metavar="US,…",
                    help="what a stage takes for a step")
-    p.add_argument("--rows", type=int, default=4, help="of a step: requests for each flight")
+    p.add_argument("--rows", type=int, default=4, help="of a step: requests for each stage")
     p.add_argument("--seconds", type=float, default=8, help="of a stretch that is measured")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--quick", action="store_true", help="one round of 1.5 s: does it work?")
@@ -59,8 +59,7 @@ def options(arguments):
 
 def measure(a, model, n_stages, step_us, overlap):
     """One stretch of one ring."""
-    n_flights = n_stages + 1 if n_stages > 1 and overlap else 1
-    n = a.rows * n_flights
+    n = a.rows * (n_stages if overlap else 1)
     most = int(a.seconds * 1.5 * 1e6 / step_us) + 4000
     bodies = [rings.completion(f"request {i}", min(most, SHAPE.context - 64)) for i in range(n)]
     flags = ["--threads", 1, "--backend", "sim", "--sim-step-us", step_us]

@@ -109,10 +109,16 @@ static void append_ring(struct strbuf *out, const struct engine_stats *s)
 {
     gauge(out, "shoal_steps_in_flight", "Steps on their way through the ring.", s->in_flight);
     gauge(out, "shoal_flights", "How many may be.", s->n_flights);
+    gauge(out, "shoal_decode_flights", "Over how many of them decoding requests are spread.",
+          s->n_decode_flights);
     gauge(out, "shoal_slots", "Sequences that can run at once.", s->n_slots);
     counter(out, "shoal_steps_total", "Steps sent through the ring.", s->steps);
     counter(out, "shoal_step_rows_total", "Tokens computed in them.", s->rows);
     counter(out, "shoal_step_prompt_rows_total", "Of these, tokens of prompts.", s->prompt_rows);
+    seconds(out, "shoal_step_way_seconds_total", "Time of all steps from leaving to coming back.",
+            s->way_us);
+    seconds(out, "shoal_step_compute_seconds_total", "Of it, stages computed on the step.",
+            s->computed_us);
     seconds(out, "shoal_ring_wait_seconds_total", "Time the lead waited for steps.", s->wait_us);
     seconds(out, "shoal_idle_seconds_total", "Time without any request.", s->idle_us);
 }

@@ -46,6 +46,9 @@ static void numbers_are_where_they_belong(void **state)
                              .guessed = {[GUESS_LOOKUP] = 12, [GUESS_MODEL] = 7},
                              .right = {[GUESS_LOOKUP] = 9, [GUESS_MODEL] = 6},
                              .shares_ahead = 2,
+                             .n_decode_flights = 3,
+                             .way_us = 4000000,
+                             .computed_us = 3500000,
                              .draft_us = 250000,
                              .wait_us = 1500000,
                              .ended = {[FINISH_STOP] = 4, [FINISH_CANCELLED] = 1}};
@@ -70,6 +73,9 @@ static void numbers_are_where_they_belong(void **state)
     assert_line("shoal_kv_cache_usage_ratio 0.25");
     assert_line("shoal_kv_blocks{state=\"free\"} 13");
     assert_line("shoal_prefix_cache_hits_total 11");
+    assert_line("shoal_decode_flights 3");
+    assert_line("shoal_step_way_seconds_total 4.000000");
+    assert_line("shoal_step_compute_seconds_total 3.500000");
     assert_line("shoal_spec_decode_num_draft_tokens_total{source=\"lookup\"} 12");
     assert_line("shoal_spec_decode_num_draft_tokens_total{source=\"model\"} 7");
     assert_line("shoal_spec_decode_num_accepted_tokens_total{source=\"lookup\"} 9");

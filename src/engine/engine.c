@@ -79,6 +79,7 @@ static void build_schedule(struct engine *g)
                                                           .n_slots = o->n_slots,
                                                           .max_rows = o->max_rows,
                                                           .n_flights = g->n_flights,
+                                                          .fit_flights = o->n_flights <= 0,
                                                           .n_stages = n_stages,
                                                           .max_sequences = g->max_live,
                                                           .max_draft = o->max_draft,
@@ -255,6 +256,9 @@ static void publish(struct engine *g)
     memcpy(c->guessed, counts.guessed, sizeof(c->guessed));
     memcpy(c->right, counts.right, sizeof(c->right));
     c->shares_ahead = counts.shares_ahead;
+    c->n_decode_flights = counts.n_decode_flights;
+    c->way_us = counts.way_us;
+    c->computed_us = counts.computed_us;
     struct pipeline_stats own;
     pipeline_stats(g->options.pipeline, &own);
     c->busy_us = own.busy_us;
@@ -536,7 +540,7 @@ static enum err collect_step(struct engine *g, struct error *e)
         return OK;
     if (err != OK)
         return err;
-    int n = schedule_returned(g->schedule);
+    int n = schedule_returned(g->schedule, &result.step.times);
     ASSERT(n == result.n_wanted);
     for (int i = 0; i < n; i++) {
         int sequence = schedule_owner(g->schedule, i);

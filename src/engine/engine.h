@@ -34,7 +34,7 @@ struct engine_options {
     int n_blocks;              /* KV blocks of every stage */
     int n_slots;               /* sequences at once */
     int max_rows;              /* rows of one step: the token budget */
-    int n_flights;             /* 0: stages + 1; 1 with one stage, which has nothing to overlap */
+    int n_flights;             /* 0: up to stages + 1; 1 with one stage, which has nothing to overlap */
     int max_queued;            /* requests beyond n_slots before engine_submit answers ERR_FULL */
     int max_draft;             /* tokens guessed ahead for a sequence in a step; 0: none */
     struct draft_model *draft; /* borrowed, likewise; NULL: guesses by look-up only */
@@ -132,12 +132,14 @@ bool engine_failure(struct engine *g, struct error *reason);
 struct engine_stats {
     int running, queued, in_flight; /* in_flight: steps */
     int n_slots, n_flights;
+    int n_decode_flights; /* of these, decoding sequences are spread over */
     int blocks_used, blocks_idle, blocks_total; /* idle: kept in case a prompt begins alike */
     uint64_t requests, refused, prompt_tokens;  /* taken in; refused because the queue was full */
     uint64_t output_tokens, steps, rows;
     uint64_t prompt_rows; /* of rows: of prompts, and of what is computed again */
     uint64_t preempted, cached_tokens, started_tokens; /* tokens of prompts begun; not computed */
     uint64_t guessed[N_GUESS_SOURCES], right[N_GUESS_SOURCES]; /* ahead, and right, by source */
+    time_us way_us, computed_us; /* steps on their way, summed; of that, stages computed on them */
     uint64_t shares_ahead; /* of steps: guesses sent while those before them had no answer */
     uint64_t ended[FINISH_ERROR + 1]; /* by finish */
     time_us busy_us;                  /* the lead's own stage computed */

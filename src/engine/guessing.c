@@ -26,11 +26,6 @@ static const double FORGETTING = 0.9997; /* a token, while they take too long to
 
 /* ---- how many ---- */
 
-int schedule_per_flight(const struct schedule *s, int64_t n)
-{
-    return (int)((n + s->options.n_flights - 1) / s->options.n_flights);
-}
-
 static int n_decoding(const struct schedule *s)
 {
     return most_of(s->sequences.lists[LIST_DECODING].length, 1);
@@ -57,7 +52,7 @@ static float least_rate(const struct schedule *s, enum guess_source source)
     int n = n_decoding(s);
     if (n < n_at_work(s))
         guess_us *= (double)n / n_at_work(s);
-    return pace_least_rate(&s->pace, schedule_per_flight(s, n), guess_us);
+    return pace_least_rate(&s->pace, schedule_decoding_share(s, n), guess_us);
 }
 
 /* The first guess that is in no step yet. */
@@ -105,8 +100,8 @@ int guess_look_up(struct schedule *s, struct sequence *q)
 /* In the order in which schedule_next will serve them: the known ones, then those that go ahead. */
 int schedule_wishes(struct schedule *s, struct guess_wish *wishes, int most)
 {
-    int left = schedule_per_flight(s, s->sequences.lists[LIST_DECODING].length), n = 0;
-    if (s->n_in_flight == s->options.n_flights)
+    int left = schedule_decoding_share(s, s->sequences.lists[LIST_DECODING].length), n = 0;
+    if (!schedule_may_decode(s))
         return 0;
     for (int ahead = 0; ahead <= 1; ahead++) {
         int i = s->sequences.lists[LIST_DECODING].first;

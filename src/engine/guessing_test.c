@@ -19,7 +19,7 @@ static struct schedule *make_guessing(void)
 /* Push the tokens in turn to the rows that count; how many did. */
 static int push_each(struct schedule *s, const int32_t *tokens)
 {
-    int n = schedule_returned(s), n_pushed = 0;
+    int n = schedule_returned(s, NULL), n_pushed = 0;
     for (int i = 0; i < n; i++)
         if (schedule_owner(s, i) >= 0)
             schedule_push(s, schedule_owner(s, i), tokens[n_pushed++]);
@@ -90,7 +90,7 @@ static void an_ended_sequence_takes_no_more_guesses(void **state)
     next(s);
     push_each(s, (const int32_t[]){7});
     next(s);
-    assert_int_equal(schedule_returned(s), 5);
+    assert_int_equal(schedule_returned(s, NULL), 5);
     schedule_push(s, schedule_owner(s, 0), 8);
     schedule_end(s, i); /* a stop string, say */
     for (int row = 1; row < 5; row++)
@@ -201,7 +201,7 @@ static void an_end_voids_all_flights(void **state)
     int i = add_periodic(s, 16, 100);
     next(s);
     next(s);
-    int n = schedule_returned(s);
+    int n = schedule_returned(s, NULL);
     assert_int_equal(n, 3);
     assert_int_equal(schedule_owner(s, 0), i);
     schedule_push(s, i, 0);
@@ -256,7 +256,7 @@ static void the_room_ends_guesses_in_all_flights(void **state)
                     assert_true((int)step.rows[row].position <= 16 + room - 2 ||
                                 (int)step.rows[row].position < n_tokens);
             assert_true(in_flight > 0);
-            int n = schedule_returned(s);
+            int n = schedule_returned(s, NULL);
             in_flight--;
             for (int j = 0; j < n && more; j++)
                 if (schedule_owner(s, j) >= 0)
@@ -285,7 +285,7 @@ static void a_full_ring_guesses_nothing_ahead(void **state)
             struct step step;
             while (schedule_next(s, &step))
                 ;
-            int n_wanted = schedule_returned(s), n_tokens;
+            int n_wanted = schedule_returned(s, NULL), n_tokens;
             for (int j = 0; j < n_wanted; j++) {
                 int who = schedule_owner(s, j);
                 if (who < 0)
@@ -444,8 +444,10 @@ static int asked_when_a_guess_takes(int64_t guess_us)
         }
         schedule_clock(s, now);
         assert_true(schedule_next(s, &step));
-        schedule_clock(s, now += 9000 + 1000 * (int64_t)step.n_rows);
-        int n = schedule_returned(s);
+        struct step_times times = {0};
+        step_times_add(&times, 9000 + 1000 * (int64_t)step.n_rows);
+        schedule_clock(s, now += times.busy_us);
+        int n = schedule_returned(s, &times);
         for (int j = 0; j < n; j++)
             if (schedule_owner(s, j) >= 0)
                 schedule_push(s, i, 1000 + n_tokens++);

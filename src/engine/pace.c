@@ -15,6 +15,7 @@ static void fit(struct pace *p)
     double spread = MIN_SPREAD * mean_rows;
     bool differ = variance > spread * spread && variance > 0.25;
     p->n_alike = differ ? 0 : p->n_alike + 1;
+    p->had_slope = differ || p->had_slope;
     p->has_slope = differ || (p->has_slope && p->n_alike < SLOPE_LASTS);
     if (differ)
         p->per_row_us = (p->rows_us / p->weight - mean_rows * mean_us) / variance;
@@ -75,6 +76,12 @@ bool pace_is_known(const struct pace *p)
 double pace_step_us(const struct pace *p, int n_decoding)
 {
     return p->weight > 0 ? p->base_us + p->per_row_us * n_decoding : p->per_prompt_us * n_decoding;
+}
+
+double pace_own_us(const struct pace *p, int n)
+{
+    const double unknown = 0.5;
+    return p->had_slope ? p->base_us : unknown * pace_step_us(p, n);
 }
 
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding)

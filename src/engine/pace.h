@@ -16,8 +16,9 @@ struct pace {
     /* Of steps without prompt rows: sums of what was seen, the old fading, and the line. */
     double weight, rows, us, rows_squared, rows_us;
     double base_us, per_row_us;
-    bool has_slope; /* steps of different sizes were seen, */
-    int n_alike;    /* so many steps ago */
+    bool had_slope; /* steps of different sizes were seen, … */
+    bool has_slope; /* … and not too long ago: … */
+    int n_alike;    /* … so many steps */
     /* Of prompt rows: likewise, and their quotient. */
     double prompt_rows, prompt_us;
     double per_prompt_us; /* 0: unknown */
@@ -28,6 +29,10 @@ void pace_note(struct pace *p, int n_decoding, int n_prompt, int64_t us);
 
 bool pace_is_known(const struct pace *p);
 double pace_step_us(const struct pace *p, int n_decoding); /* without prompt rows; 0: unknown */
+
+/* What a step of n rows costs without them: the line's base, or half of it while only steps of one
+ * size have ever been seen. */
+double pace_own_us(const struct pace *p, int n);
 
 /* What a user may set: no step beside running streams is to be longer than this. */
 struct pace_bound {

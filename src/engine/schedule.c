@@ -179,6 +179,35 @@ static void put_rows(struct schedule *s, struct flight *flight, int i, int n)
     q->n_flying++;
 }
 
+/* How many flights decoding sequences are spread over. */
+static int decode_flights(const struct schedule *s)
+{
+    const struct schedule_options *o = &s->options;
+    bool all = !o->fit_flights || s->spread.is_wide || o->n_flights <= o->n_stages;
+    return all ? o->n_flights : o->n_stages;
+}
+
+static int64_t share(int64_t n, int flights)
+{
+    return (n + flights - 1) / flights;
+}
+
+/* Fewer flights than there may be come about only if decoding sequences wait for each other. */
+bool schedule_may_decode(const struct schedule *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_in_flight; i++) {
+        const struct flight *f = &s->flights[(s->oldest_flight + i) % s->options.n_flights];
+        n += f->n_rows > f->n_prompt;
+    }
+    return n < decode_flights(s);
+}
+
+int schedule_decoding_share(const struct schedule *s, int n)
+{
+    return (int)share(n, decode_flights(s));
+}
+
 /* The last token of each decoding sequence that is not in flight, with guesses at what follows, for
  * as many as are this flight's share. The scheduled ones go to the end of the list, which is how
  * the others come next. */
@@ -224,7 +253,7 @@ static void schedule_ahead(struct schedule *s, struct flight *flight, int most)
 
 static void schedule_decoding(struct schedule *s, struct flight *flight)
 {
-    int most = schedule_per_flight(s, list_of(s, LIST_DECODING)->length);
+    int most = schedule_decoding_share(s, list_of(s, LIST_DECODING)->length);
     schedule_known(s, flight, most);
     schedule_ahead(s, flight, most);
 }
@@ -236,7 +265,7 @@ static void schedule_decoding(struct schedule *s, struct flight *flight)
  * (total / c) * own + (N - 1) * c is least for c = sqrt(total * own / (N - 1)). */
 static int chunk_for(const struct schedule *s, int64_t total)
 {
-    int chunk = schedule_per_flight(s, total), n_behind = s->options.n_flights - 2; /* N - 1 */
+    int chunk = (int)share(total, s->options.n_flights), n_behind = s->options.n_flights - 2;
     if (n_behind <= 0)
         return chunk;
     double rows = sqrt((double)total * pace_step_cost_rows(&s->pace) / n_behind);
@@ -260,7 +289,7 @@ static int prompt_rows(struct schedule *s)
         return rows;
     struct pace_bound bound = {.max_step_us = s->options.max_itl_us / s->options.n_flights,
                                .max_stretch = s->options.max_stretch};
-    int n_decoding = schedule_per_flight(s, list_of(s, LIST_DECODING)->length);
+    int n_decoding = schedule_decoding_share(s, list_of(s, LIST_DECODING)->length);
     return least_of(rows, pace_prompt_rows(&s->pace, &bound, n_decoding));
 }
 
@@ -324,6 +353,16 @@ static void serve_first(struct schedule *s)
         schedule_cover(s, i, least_of(q->n_tokens, q->n_sent + s->options.max_rows));
 }
 
+/* Is no step on its way that could hold up the next one? With fewer than there are stages, all of
+ * which take the same time, each has left a stage when the one behind it comes. */
+static bool ring_is_free(const struct schedule *s)
+{
+    for (int i = 0; i < s->n_in_flight; i++)
+        if (s->flights[(s->oldest_flight + i) % s->options.n_flights].n_prompt > 0)
+            return false;
+    return s->n_in_flight < s->options.n_stages;
+}
+
 bool schedule_next(struct schedule *s, struct step *step)
 {
     if (s->n_in_flight == s->options.n_flights)
@@ -335,7 +374,8 @@ bool schedule_next(struct schedule *s, struct step *step)
     schedule_trim(s);
     schedule_admit(s);
     serve_first(s);
-    schedule_decoding(s, flight);
+    if (schedule_may_decode(s))
+        schedule_decoding(s, flight);
     int n_decoding = s->n_rows;
     schedule_prompts(s, flight);
     if (s->n_rows == 0)
@@ -343,6 +383,7 @@ bool schedule_next(struct schedule *s, struct step *step)
     flight->n_rows = s->n_rows;
     flight->n_prompt = s->n_rows - n_decoding;
     flight->sent_us = s->now_us;
+    flight->is_free = ring_is_free(s);
     s->n_in_flight++;
     s->n_steps++;
     s->totals.rows += (uint64_t)s->n_rows;
@@ -355,19 +396,21 @@ bool schedule_next(struct schedule *s, struct step *step)
 
 /* ---- returned steps ---- */
 
-/* How long the slowest stage had the step: with a full ring, as long as it came behind the one
- * before it; otherwise a stage's share of its whole way. */
-static void note_time(struct schedule *s, const struct flight *flight)
+/* What the times of a step teach. */
+static void note_times(struct schedule *s, const struct flight *flight, const struct step_times *t)
 {
-    bool was_behind = flight->sent_us < s->returned_us;
-    int64_t us = was_behind ? s->now_us - s->returned_us
-                            : (s->now_us - flight->sent_us) / s->options.n_stages;
-    if (s->now_us > 0)
-        pace_note(&s->pace, flight->n_rows - flight->n_prompt, flight->n_prompt, us);
-    s->returned_us = s->now_us;
+    int64_t way = s->now_us - flight->sent_us;
+    pace_note(&s->pace, flight->n_rows - flight->n_prompt, flight->n_prompt, t->slowest_us);
+    s->totals.way_us += way;
+    s->totals.computed_us += t->busy_us;
+    if (flight->n_prompt > 0)
+        return;
+    if (flight->is_free)
+        spread_note_gap(&s->spread, way - (int64_t)s->options.n_stages * t->slowest_us);
+    spread_decide(&s->spread, pace_own_us(&s->pace, flight->n_rows));
 }
 
-int schedule_returned(struct schedule *s)
+int schedule_returned(struct schedule *s, const struct step_times *times)
 {
     ASSERT(s->n_in_flight > 0);
     struct flight *flight = &s->flights[s->oldest_flight];
@@ -381,7 +424,8 @@ int schedule_returned(struct schedule *s)
             s->wanted[s->n_wanted++] =
                 (struct wanted){.sequence = share->sequence, .life = share->life};
     }
-    note_time(s, flight);
+    if (times != NULL)
+        note_times(s, flight, times);
     flight->n_shares = 0;
     s->oldest_flight = (s->oldest_flight + 1) % s->options.n_flights;
     s->n_in_flight--;
@@ -433,4 +477,5 @@ void schedule_count(const struct schedule *s, struct schedule_counts *out)
     out->blocks_used = block_pool_used(pool);
     out->blocks_idle = block_pool_idle(pool);
     out->step_us = (int64_t)pace_step_us(&s->pace, 1);
+    out->n_decode_flights = decode_flights(s);
 }

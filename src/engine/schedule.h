@@ -30,8 +30,9 @@
  *    count for nothing. How many follows from how many were right and what a row costs: none where
  *    it does not pay. docs/speculation.md.
  *  - With several flights, decoding sequences are spread over them, least recently scheduled first,
- *    so that all stages have work. Prompts are cut into equal chunks, small enough that stages
- *    wait little for the first and behind the last, and not so small that their number costs more.
+ *    so that all stages have work; over as many as give the most tokens. Prompts are cut into equal
+ * chunks, small enough that stages wait little for the first and behind the last, and not so small
+ * that their number costs more.
  *  - Beside running streams, prompt chunks are as large as the bounds on a step's time allow,
  *    going by the times of the steps before (engine/pace.h).
  *  - schedule_end may come at any time; slot and blocks are free at once, because stages do steps
@@ -58,6 +59,7 @@ struct schedule_options {
     int n_slots;
     int max_rows;
     int n_flights;      /* steps on their way at once, >= 1 */
+    bool fit_flights;   /* decoding may do with fewer, where that is faster (engine/spread.h) */
     int n_stages;       /* of the ring; 0: flights - 1 */
     int max_sequences;  /* waiting and running together, >= 1 */
     int min_chunk;      /* fewer prompt rows than this are not cut to fill flights; 0: 32 */
@@ -71,8 +73,8 @@ struct schedule_options {
 struct schedule *schedule_new(const struct schedule_options *o);
 void schedule_free(struct schedule *s); /* NULL allowed */
 
-/* Most tokens of a sequence: the context, or what all blocks together hold (with a window that gives
- * them back, any number). Reads constants. */
+/* Most tokens of a sequence: the context, or what all blocks together hold (with a window that
+ * gives them back, any number). Reads constants. */
 int schedule_most(const struct schedule *s);
 
 /* How many tokens a prompt of n_prompt may be followed by: max_tokens (< 0: no limit), held down
@@ -123,8 +125,9 @@ void schedule_offer_time(struct schedule *s, int n, int64_t us);
  * now on; its arrays live until the next call. False: all flights are out, or nothing to do. */
 bool schedule_next(struct schedule *s, struct step *step);
 
-/* The oldest step on its way has returned. Answers how many of its rows wanted logits. */
-int schedule_returned(struct schedule *s);
+/* The oldest step on its way has returned; `times` says how long the stages computed on it (NULL:
+ * unknown, nothing is learned from it). Answers how many of its rows wanted logits. */
+int schedule_returned(struct schedule *s, const struct step_times *times);
 
 /* Whose the i-th of those rows is, or -1: nobody's any more (ended, preempted, a wrong guess). To
  * be asked in order, for each row before the next one: the owner must get schedule_push, or
@@ -153,12 +156,14 @@ struct schedule_counts {
     int waiting, running; /* sequences not ended */
     int in_flight;        /* steps */
     int slots_used, blocks_used, blocks_idle;
-    int64_t step_us; /* how long a step of one row is thought to take; 0: unknown */
+    int64_t step_us;      /* how long a step of one row is thought to take; 0: unknown */
+    int n_decode_flights; /* that decoding sequences are spread over now */
     /* Since the start. */
     uint64_t rows, prompt_rows, preempted; /* rows of prompts, and of what is computed again */
     uint64_t prompt_tokens, cached_tokens; /* of prompts first scheduled; of these, not computed */
     uint64_t guessed[N_GUESS_SOURCES], right[N_GUESS_SOURCES]; /* rows of guesses; right ones */
     uint64_t shares_ahead; /* of steps: guesses sent before those in front of them were answered */
+    int64_t way_us, computed_us; /* steps on their way, summed; of that, stages computed on them */
 };
 void schedule_count(const struct schedule *s, struct schedule_counts *out);
 

@@ -7,6 +7,7 @@
 #include "engine/pace.h"
 #include "engine/schedule.h"
 #include "engine/sequence_impl.h"
+#include "engine/spread.h"
 #include "engine/update_list.h"
 #include "kv/slot_book.h"
 
@@ -27,6 +28,7 @@ struct flight {
     int n_shares, n_rows;
     int n_prompt; /* rows of prompts, among these */
     int64_t sent_us;
+    bool is_free; /* when it set off, no other step could hold it up */
 };
 
 /* A row that wanted logits, of the step that returned last. */
@@ -48,11 +50,12 @@ struct schedule {
     struct wanted *wanted;
     int n_wanted;
     struct pace pace;
+    struct spread spread;
     struct acceptance model_accepted; /* of all sequences: what a new one begins with */
     double model_guess_us;            /* what a draft model takes for a guess, lately, … */
     int n_guess_times;                /* … going by so many measurements */
     int chunk; /* prompt rows of a step, since the last time that there were none; 0: there are none */
-    int64_t now_us, returned_us;
+    int64_t now_us;
     struct schedule_counts totals;
 };
 
@@ -73,8 +76,11 @@ int schedule_spare_blocks(const struct schedule *s);
 
 /* ---- guessing.c ---- */
 
-/* This flight's share of n. */
-int schedule_per_flight(const struct schedule *s, int64_t n);
+/* May another step with decode rows set off? */
+bool schedule_may_decode(const struct schedule *s);
+
+/* A flight's share of n decoding sequences. */
+int schedule_decoding_share(const struct schedule *s, int n);
 
 /* May rows of guesses alone go out, while those in front of them are on their way? */
 bool guess_may_go_ahead(const struct schedule *s, const struct sequence *q);

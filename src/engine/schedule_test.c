@@ -38,13 +38,20 @@ static int add(struct schedule *s, int n_prompt, int room)
 }
 
 /* The oldest step returns; every sequence that wanted logits gets a token. */
-static int return_and_push(struct schedule *s)
+static int return_and_push_after(struct schedule *s, int64_t us)
 {
-    int n = schedule_returned(s);
+    struct step_times times = {0};
+    step_times_add(&times, us);
+    int n = schedule_returned(s, us > 0 ? &times : NULL);
     for (int i = 0; i < n; i++)
         if (schedule_owner(s, i) >= 0)
             schedule_push(s, schedule_owner(s, i), 7);
     return n;
+}
+
+static int return_and_push(struct schedule *s)
+{
+    return return_and_push_after(s, 0);
 }
 
 static void one_request_alone(void **state)
@@ -55,14 +62,14 @@ static void one_request_alone(void **state)
     int sequence = add(s, 3, 2);
     assert_string_equal(next(s), "o0 a0:0 0@0 0@1 0@2!");
     assert_string_equal(next(s), "none"); /* the only flight is out */
-    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_returned(s, NULL), 1);
     assert_int_equal(schedule_owner(s, 0), sequence);
     assert_true(schedule_push(s, sequence, 42));
     struct step step;
     assert_true(schedule_next(s, &step));
     assert_string_equal(text_of(&step), "0@3!");
     assert_int_equal(step.rows[0].token, 42);
-    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_returned(s, NULL), 1);
     assert_false(schedule_push(s, sequence, 43)); /* room was 2 */
     int n_tokens;
     assert_int_equal(schedule_tokens(s, sequence, &n_tokens)[4], 43);
@@ -113,14 +120,14 @@ static void take_chunks(int n_flights, int n_prompts, int n_tokens, int *rows, i
         rows[i] = schedule_next(s, &step) ? (int)step.n_rows : 0;
         in_flight += rows[i] > 0;
         while (in_flight == n_flights) { /* decode rows would come beside: the sequence ends */
-            int n = schedule_returned(s);
+            int n = schedule_returned(s, NULL);
             in_flight--;
             for (int j = 0; j < n; j++)
                 schedule_end(s, schedule_owner(s, j));
         }
     }
     for (; in_flight > 0; in_flight--)
-        schedule_returned(s);
+        schedule_returned(s, NULL);
     schedule_free(s);
 }
 
@@ -251,9 +258,9 @@ static void rows_of_a_preempted_sequence_count_for_nothing(void **state)
     assert_string_equal(next(s), "o0 a0:0 0@0 0@1 0@2!");
     int high = add_tokens(s, prompt + 1, 2, 9, 1);
     assert_string_equal(next(s), "c0 o0 a0:0 0@0 0@1!"); /* while low's rows are on their way */
-    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_returned(s, NULL), 1);
     assert_int_equal(schedule_owner(s, 0), -1);
-    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_returned(s, NULL), 1);
     assert_int_equal(schedule_owner(s, 0), high);
     schedule_end(s, high);
     assert_string_equal(next(s), "c0 o0 a0:0 0@0 0@1 0@2!");
@@ -337,9 +344,9 @@ static void ending_in_flight_frees_at_once(void **state)
     assert_int_equal(counts.slots_used + counts.blocks_used, 0);
     add(s, 1, 1);
     assert_string_equal(next(s), "c0 o0 a0:0 0@0!"); /* the stages do steps in order */
-    assert_int_equal(schedule_returned(s), 0);
-    assert_int_equal(schedule_returned(s), 0);
-    assert_int_equal(schedule_returned(s), 1);
+    assert_int_equal(schedule_returned(s, NULL), 0);
+    assert_int_equal(schedule_returned(s, NULL), 0);
+    assert_int_equal(schedule_returned(s, NULL), 1);
     schedule_free(s);
 }
 
@@ -351,7 +358,7 @@ static void an_ended_sequence_gets_no_token(void **state)
     next(s);
     schedule_end(s, a);
     int again = add(s, 1, 5); /* perhaps under the same name */
-    assert_int_equal(schedule_returned(s), 2);
+    assert_int_equal(schedule_returned(s, NULL), 2);
     assert_int_equal(schedule_owner(s, 0), -1);
     assert_int_equal(schedule_owner(s, 1), b);
     schedule_end(s, b);
@@ -385,9 +392,9 @@ static int chunk_beside_a_stream(int64_t max_itl_us, float max_stretch)
             add(s, 990, 100);
         schedule_clock(s, now);
         assert_true(schedule_next(s, &step));
-        now += 10000 + 1000 * step.n_rows;
-        schedule_clock(s, now);
-        return_and_push(s);
+        int64_t us = 10000 + 1000 * (int64_t)step.n_rows;
+        schedule_clock(s, now += us);
+        return_and_push_after(s, us);
         if (i == 20)
             chunk = (int)step.n_rows - 1;
     }
@@ -439,7 +446,7 @@ static int64_t stretch_by_a_long_prompt(float max_stretch, int *n_steps)
         int64_t us = 30000 + 2000 * (int64_t)step.n_rows;
         gaps[n] = us + us * (rand_r(&seed) % 200 - 100) / 1000;
         schedule_clock(s, now += gaps[n]); /* each stream has a row in each step */
-        return_and_push(s);
+        return_and_push_after(s, gaps[n]);
         if (longest >= 0)
             schedule_tokens(s, longest, &n_tokens);
     }
@@ -621,7 +628,7 @@ static void send_step(struct life *l, const struct step *step)
 
 static void take_step(struct life *l)
 {
-    int n = schedule_returned(l->s);
+    int n = schedule_returned(l->s, NULL);
     assert_int_equal(n, l->n_flying[l->oldest]);
     for (int i = 0; i < n; i++) {
         int who = schedule_owner(l->s, i), at = 0;
@@ -701,7 +708,7 @@ static struct schedule_counts end_life(struct life *l)
     while (l->n_live > 0)
         go(l, 0);
     for (; l->in_flight > 0; l->in_flight--)
-        schedule_returned(l->s);
+        schedule_returned(l->s, NULL);
     schedule_count(l->s, &counts);
     assert_int_equal(counts.slots_used + counts.blocks_used, 0);
     assert_int_equal(counts.waiting + counts.running, 0);
@@ -786,7 +793,7 @@ static void nobody_starves(void **state)
         while (schedule_next(s, &step))
             in_flight++;
         assert_true(in_flight > 0);
-        int n = schedule_returned(s);
+        int n = schedule_returned(s, NULL);
         in_flight--;
         for (int i = 0; i < n; i++) {
             int who = schedule_owner(s, i), oldest = 0;

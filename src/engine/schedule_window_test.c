@@ -19,7 +19,7 @@ static int add(struct schedule *s, int n_prompt, int room)
  * that are left. Answers how many rows that were. */
 static int answer(struct schedule *s, const int32_t *tokens, int n_tokens)
 {
-    int n = schedule_returned(s), n_pushed = 0;
+    int n = schedule_returned(s, NULL), n_pushed = 0;
     for (int i = 0; i < n; i++)
         if (schedule_owner(s, i) >= 0) {
             int at = n_pushed < n_tokens ? n_pushed : n_tokens - 1;

@@ -381,13 +381,16 @@ static enum err compute(struct assignment *a, const struct frame *in, struct fra
     if (*out == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a frame of %u rows", step.n_rows);
     turn_to(a, STAGE_COMPUTES);
+    time_us begin = clock_now_us();
     err = stage_forward(a->stage, &step, hidden_in, hidden_out, e);
+    step_times_add(&next.times, clock_now_us() - begin);
     turn_to(a, STAGE_HANDS_OVER);
     if (err != OK) {
         frame_free(*out);
         *out = NULL;
         return err;
     }
+    frame_set_times(*out, &next.times);
     frame_seal(*out);
     a->rows += step.n_rows;
     return OK;

@@ -429,7 +429,10 @@ static void another_version(void **state)
     struct rpc_server_options o = {.listen = "127.0.0.1:0", .methods = methods};
     assert_int_equal(rpc_server_start(loop, &o, &server, &e), OK);
     assert_int_equal(cluster_connect(rpc_server_address(server), &c, &e), ERR_VERSION);
-    expect_error(&e, ERR_VERSION, "runs Shoal 77.0.0 (protocol 3), this is " SHOAL_VERSION);
+    char wanted[80];
+    snprintf(wanted, sizeof(wanted), "runs Shoal 77.0.0 (protocol %d), this is %s", NODE_PROTOCOL + 1,
+             SHOAL_VERSION);
+    expect_error(&e, ERR_VERSION, wanted);
     rpc_server_stop(server);
     rpc_loop_stop(loop);
 }

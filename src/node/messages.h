@@ -11,7 +11,7 @@
 #include "shoal.pb.h"
 
 /* Of these messages and of frames; two nodes talk only when theirs are equal. */
-enum { NODE_PROTOCOL = 2 };
+enum { NODE_PROTOCOL = 3 };
 
 enum {
     CHUNK_BYTES = 1 << 20,        /* data of one TensorChunk */

@@ -1,6 +1,7 @@
 /* The lead's view of the ring. Steps on their way stand in a circle of `credits` places, oldest
  * first; each place keeps a copy of what was submitted, because that, and not what comes back, is
- * what the lead's own stage computes: a frame must state the very same rows or the ring is broken. */
+ * what the lead's own stage computes: a frame must state the very same rows or the ring is broken.
+ */
 #include "pipeline/pipeline.h"
 
 #include "base/bounds.h"
@@ -11,7 +12,7 @@
 #include <string.h>
 
 enum {
-    CHECK_EVERY_US = 50 * 1000,  /* how often `check` is asked while waiting */
+    CHECK_EVERY_US = 50 * 1000,   /* how often `check` is asked while waiting */
     LOSS_REASON_US = 1000 * 1000, /* how long the reason of a closed link is waited for */
 };
 
@@ -84,8 +85,7 @@ int pipeline_in_flight(const struct pipeline *p)
 }
 
 /* Remember the failure: the ring is not used again. */
-static enum err fail(struct pipeline *p, enum err code, const struct error *reason,
-                     struct error *e)
+static enum err fail(struct pipeline *p, enum err code, const struct error *reason, struct error *e)
 {
     p->failure = *reason;
     p->failure.code = code;
@@ -152,6 +152,7 @@ enum err pipeline_submit(struct pipeline *p, struct step *step, struct error *e)
     step->epoch = o->epoch;
     step->number = p->next_number;
     step->boundary = (uint32_t)o->first_layer;
+    step->times = (struct step_times){0};
     step->hidden = o->first != NULL ? (uint32_t)o->hidden : 0;
     struct voyage *v = &p->voyages[(p->oldest + p->n_voyages) % o->credits];
     struct error reason;
@@ -183,9 +184,9 @@ static enum err grow_logits(struct pipeline *p, int n, struct error *e)
     return OK;
 }
 
-/* The lead's own stage finishes the oldest step. */
-static enum err finish(struct pipeline *p, const float *hidden, struct pipeline_result *out,
-                       struct error *e)
+/* The lead's own stage finishes the oldest step, which took the stages before it `times`. */
+static enum err finish(struct pipeline *p, const float *hidden, const struct step_times *times,
+                       struct pipeline_result *out, struct error *e)
 {
     struct voyage *v = &p->voyages[p->oldest];
     int n_wanted = step_n_wanted(&v->step);
@@ -196,10 +197,13 @@ static enum err finish(struct pipeline *p, const float *hidden, struct pipeline_
     if (err != OK)
         return err;
     /* Relaxed: three counters for accounting, each right by itself. */
-    atomic_fetch_add_explicit(&p->busy_us, clock_now_us() - begin, memory_order_relaxed);
+    time_us us = clock_now_us() - begin;
+    atomic_fetch_add_explicit(&p->busy_us, us, memory_order_relaxed);
     atomic_fetch_add_explicit(&p->rows, v->step.n_rows, memory_order_relaxed);
     atomic_fetch_add_explicit(&p->steps, 1, memory_order_relaxed);
     *out = (struct pipeline_result){.step = v->step, .n_wanted = n_wanted, .logits = p->logits};
+    out->step.times = *times;
+    step_times_add(&out->step.times, us);
     p->oldest = (p->oldest + 1) % p->options.credits;
     p->n_voyages--;
     return OK;
@@ -224,8 +228,8 @@ static enum err check_arrival(const struct pipeline *p, const struct step *got, 
                          number, sent->flight, sent->boundary, got->flight, got->boundary);
     if (got->n_rows != sent->n_rows || got->n_updates != sent->n_updates)
         return error_set(e, ERR_FORMAT,
-                         "step %llu: expected %u rows and %u updates back, found %u and %u",
-                         number, sent->n_rows, sent->n_updates, got->n_rows, got->n_updates);
+                         "step %llu: expected %u rows and %u updates back, found %u and %u", number,
+                         sent->n_rows, sent->n_updates, got->n_rows, got->n_updates);
     for (uint32_t i = 0; i < got->n_rows; i++)
         if (memcmp(&got->rows[i], &sent->rows[i], sizeof(got->rows[i])) != 0)
             return error_set(e, ERR_FORMAT, "step %llu: row %u came back changed", number, i);
@@ -235,8 +239,8 @@ static enum err check_arrival(const struct pipeline *p, const struct step *got, 
     return OK;
 }
 
-static enum err handle_frame(struct pipeline *p, const struct frame *f,
-                             struct pipeline_result *out, struct error *e)
+static enum err handle_frame(struct pipeline *p, const struct frame *f, struct pipeline_result *out,
+                             struct error *e)
 {
     struct step got;
     const float *payload;
@@ -247,7 +251,7 @@ static enum err handle_frame(struct pipeline *p, const struct frame *f,
         error_prefix(e, "from the stage before the lead");
         return err;
     }
-    return finish(p, payload, out, e);
+    return finish(p, payload, &got.times, out, e);
 }
 
 /* The code of a lost node or link: a time-out of theirs must not read as "nothing is wrong". */
@@ -308,8 +312,8 @@ static enum err wait_event(struct pipeline *p, struct inbox_event *event, time_u
 {
     for (;;) {
         time_us now = clock_now_us(), left = until > now ? until - now : 0;
-        enum err err = inbox_take(p->options.inbox, event,
-                                  left < CHECK_EVERY_US ? left : CHECK_EVERY_US);
+        enum err err =
+            inbox_take(p->options.inbox, event, left < CHECK_EVERY_US ? left : CHECK_EVERY_US);
         if (err == OK)
             return OK;
         if (err == ERR_CLOSED)
@@ -355,7 +359,7 @@ enum err pipeline_collect(struct pipeline *p, struct pipeline_result *out, time_
     if (p->options.first != NULL)
         err = collect_from_ring(p, out, wait_us, &reason);
     else if (p->n_voyages > 0)
-        err = finish(p, NULL, out, &reason);
+        err = finish(p, NULL, &(struct step_times){0}, out, &reason);
     else
         err = error_set(&reason, ERR_TIMEOUT, "no step is on its way");
     if (err == OK)

@@ -41,8 +41,8 @@ int pipeline_in_flight(const struct pipeline *p);
 /* Send a step off; epoch and number are filled in here, the arrays are copied. */
 enum err pipeline_submit(struct pipeline *p, struct step *step, struct error *e);
 
-/* The oldest step on its way, finished: its rows (as submitted) and the logits of its wanted rows,
- * [n_wanted][vocab], both valid until the next call. ERR_TIMEOUT when wait_us (>= 0) passed (nothing
+/* The oldest step on its way, finished: its rows (as submitted), the times of all stages, and the
+ * logits of its wanted rows, [n_wanted][vocab], valid until the next call. ERR_TIMEOUT when wait_us (>= 0) passed (nothing
  * is wrong), ERR_CLOSED/ERR_UNREACHABLE/ERR_FORMAT/ERR_MEMORY when the ring failed. With one stage
  * the step is computed now, whatever wait_us says. With nothing on its way it only looks whether the
  * ring still stands. */

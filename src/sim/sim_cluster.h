@@ -10,7 +10,7 @@
 #include "sim/sim_fault.h"
 #include "sim/sim_stage.h"
 
-enum { SIM_MAX_TOKENS = 64, SIM_END_TOKEN = 0 };
+enum { SIM_MAX_FLIGHTS = 16, SIM_MAX_TOKENS = 64, SIM_END_TOKEN = 0 };
 
 struct sim_request {
     const int32_t *prompt; /* [n_prompt], the caller's */
@@ -31,7 +31,8 @@ struct sim_request {
 
 struct sim_cluster_options {
     struct sim_shape shape;
-    int n_flights;
+    int n_flights; /* <= SIM_MAX_FLIGHTS */
+    bool fit_flights;
     int min_chunk;
     int max_draft;
     int draft_blocks;    /* > 0: a draft model guesses, with so many key-value blocks, … */

@@ -29,13 +29,16 @@ struct frame_header {
     uint32_t hidden;
     uint32_t codec;
     uint64_t payload_bytes;
+    struct step_times times;
+    uint64_t reserved; /* 0 */
     uint64_t checksum; /* xxh3-64 of the whole frame with this field 0 */
 };
-static_assert(sizeof(struct frame_header) == 64, "docs/wire/frame.md");
+static_assert(sizeof(struct frame_header) == 80, "docs/wire/frame.md");
 static_assert(offsetof(struct frame_header, epoch) == 8, "docs/wire/frame.md");
 static_assert(offsetof(struct frame_header, n_updates) == 32, "docs/wire/frame.md");
 static_assert(offsetof(struct frame_header, payload_bytes) == 48, "docs/wire/frame.md");
-static_assert(offsetof(struct frame_header, checksum) == 56, "docs/wire/frame.md");
+static_assert(offsetof(struct frame_header, times) == 56, "docs/wire/frame.md");
+static_assert(offsetof(struct frame_header, checksum) == 72, "docs/wire/frame.md");
 static_assert(sizeof(struct step_update) == 16, "docs/wire/frame.md");
 static_assert(sizeof(struct step_row) == 16, "docs/wire/frame.md");
 
@@ -86,6 +89,7 @@ struct frame *step_write(const struct step *step, float **payload)
         .hidden = step->hidden,
         .codec = step->hidden > 0 ? CODEC_F32 : CODEC_NONE,
         .payload_bytes = floats,
+        .times = step->times,
     };
     uint8_t *at = f->data;
     memcpy(at, &header, sizeof header);
@@ -98,6 +102,20 @@ struct frame *step_write(const struct step *step, float **payload)
     at += rows;
     *payload = floats > 0 ? (float *)(void *)at : NULL;
     return f;
+}
+
+void frame_set_times(struct frame *f, const struct step_times *t)
+{
+    ASSERT(f->bytes >= sizeof(struct frame_header));
+    memcpy(f->data + offsetof(struct frame_header, times), t, sizeof(*t));
+}
+
+void step_times_add(struct step_times *t, int64_t us)
+{
+    uint32_t most = UINT32_MAX - t->busy_us, more = us < most ? (uint32_t)us : most;
+    t->busy_us += more;
+    if (more > t->slowest_us)
+        t->slowest_us = more;
 }
 
 /* The checksum of a frame whose checksum field may hold anything. */
@@ -130,6 +148,9 @@ static enum err check_header(const struct frame_header *h, uint32_t hidden, stru
         return error_set(e, ERR_VERSION,
                          "frame: expected version %d with a header of %zu bytes, found %u with %u",
                          FRAME_VERSION, sizeof *h, h->version, h->header_bytes);
+    if (h->reserved != 0)
+        return error_set(e, ERR_FORMAT, "frame: expected 0 in the reserved field, found %llx",
+                         (unsigned long long)h->reserved);
     if (h->n_rows > STEP_MAX_ROWS)
         return error_set(e, ERR_FORMAT, "frame: at most %d rows expected, found %u", STEP_MAX_ROWS,
                          h->n_rows);
@@ -194,6 +215,7 @@ enum err step_read(const uint8_t *data, size_t bytes, uint32_t hidden_expected, 
         .n_rows = h.n_rows,
         .updates = (const struct step_update *)(const void *)at,
         .rows = (const struct step_row *)(const void *)(at + updates),
+        .times = h.times,
     };
     *payload = floats > 0 ? (const float *)(const void *)(at + updates + rows) : NULL;
     return check_rows(step, e);

@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FRAME_VERSION = 1 };
+enum { FRAME_VERSION = 2 };
 
 enum update_kind {
     UPDATE_OPEN = 1,   /* slot begins with an empty table */
@@ -45,6 +45,13 @@ struct step_row {
 
 enum frame_codec { CODEC_NONE = 0, CODEC_F32 = 1 };
 
+/* How long the stages so far computed on the step: all together, and the slowest of them. */
+struct step_times {
+    uint32_t busy_us, slowest_us;
+};
+/* Another stage has computed on it for `us` (>= 0). */
+void step_times_add(struct step_times *t, int64_t us);
+
 struct step {
     uint64_t epoch;
     uint64_t number; /* the previous step's + 1 */
@@ -55,6 +62,7 @@ struct step {
     uint32_t n_rows;
     const struct step_update *updates;
     const struct step_row *rows;
+    struct step_times times;
 };
 
 /* A frame: one malloc'ed piece, 64-byte aligned. Ownership moves with the pointer. */
@@ -69,6 +77,7 @@ void frame_free(struct frame *f);      /* NULL allowed */
  * payload is the caller's to fill (*payload, 16-byte aligned), then frame_seal writes the
  * checksum of the whole frame. NULL without memory. */
 struct frame *step_write(const struct step *step, float **payload);
+void frame_set_times(struct frame *f, const struct step_times *t); /* before frame_seal */
 void frame_seal(struct frame *f);
 
 /* Check a frame's bytes and point *step and *payload (NULL if empty) into it: they live as long as

@@ -40,7 +40,7 @@ static void a_step_survives_its_frame(void **state)
         struct frame *f = make_frame(hidden);
         struct step s;
         const float *payload;
-        assert_int_equal(f->bytes, 64 + 2 * 16 + 2 * 16 + 2 * hidden * 4);
+        assert_int_equal(f->bytes, 80 + 2 * 16 + 2 * 16 + 2 * hidden * 4);
         assert_int_equal(step_read(f->data, f->bytes, hidden, &s, &payload, NULL), OK);
         assert_int_equal(s.epoch, 7);
         assert_int_equal(s.number, 42);
@@ -107,15 +107,16 @@ static void well_sealed_lies_are_noticed(void **state)
     (void)state;
     struct frame *f = make_frame(5);
     resealed(f, 0, 1, "frame: expected magic 314c4853, found 00000001");
-    resealed(f, 4, 2 | 64 << 16,
-             "frame: expected version 1 with a header of 64 bytes, found 2 with 64");
+    resealed(f, 4, 1 | 80 << 16,
+             "frame: expected version 2 with a header of 80 bytes, found 1 with 80");
     resealed(f, 32, 0xffffffff, "frame: at most 65536 updates expected, found 4294967295");
     resealed(f, 36, 0xffffffff, "frame: at most 4096 rows expected, found 4294967295");
-    resealed(f, 36, 3, "frame: expected 204 bytes for 2 updates, 3 rows of 5, found 168");
+    resealed(f, 36, 3, "frame: expected 220 bytes for 2 updates, 3 rows of 5, found 184");
     resealed(f, 40, 6, "frame: expected hidden size 5, found 6");
     resealed(f, 44, 2, "frame: expected codec 1, found 2");
-    resealed(f, 64, 9, "frame: update 0: expected kind 1 to 5, found 9");
-    resealed(f, 64 + 32 + 12, 3, "frame: row 0: expected want 0 to 2, found 3");
+    resealed(f, 64, 7, "frame: expected 0 in the reserved field, found 7");
+    resealed(f, 80, 9, "frame: update 0: expected kind 1 to 5, found 9");
+    resealed(f, 80 + 32 + 12, 3, "frame: row 0: expected want 0 to 2, found 3");
     frame_free(f);
 }
 

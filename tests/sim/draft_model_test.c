@@ -142,7 +142,7 @@ static void check_guesses(const struct rig *r, int sequence)
  * nobody guessed. */
 static void answer(struct rig *r, int n_right)
 {
-    int n = schedule_returned(r->schedule), n_pushed = 0, before = -1;
+    int n = schedule_returned(r->schedule, NULL), n_pushed = 0, before = -1;
     for (int i = 0; i < n; i++) {
         int who = schedule_owner(r->schedule, i), n_tokens;
         if (who < 0)
