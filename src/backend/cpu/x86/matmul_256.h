@@ -18,6 +18,7 @@
 
 #include "backend/cpu/k_walk.h"
 #include "backend/cpu/x86/panel_avx2.h"
+#include "backend/cpu/x86/panel_ahead.h"
 
 enum {
     PANELS = 2, /* that share the activations in the first-level cache */
@@ -84,6 +85,7 @@ FORCE_INLINE void few_groups(__m256 acc[TILE][HALVES], const struct packed *w, c
                              const enum pack_format format)
 {
     for (x.q += begin; begin < end; begin++, x.q++) {
+        prefetch_group(panel, begin, n, format);
         struct source source = {NULL, group_at(w, panel, begin, format)};
         struct scales scales[HALVES];
         UNROLL

@@ -6,11 +6,11 @@
  * activations' sums: integer arithmetic, so the result is exactly ref's. More tokens:
  * gemm_avx512.c. */
 #include "backend/cpu/x86/decode_avx512.h"
+#include "backend/cpu/x86/panel_ahead.h"
 
 enum {
-    FEW = 8,               /* tokens of a tile */
-    PREFETCH_BYTES = 8192, /* ahead of the group being decoded */
-    X_AHEAD = 4,           /* groups of activations asked for ahead */
+    FEW = 8,     /* tokens of a tile */
+    X_AHEAD = 4, /* groups of activations asked for ahead */
 };
 
 /* sum + the products of four codes in each lane with four activations: vpdpbusd reads them from
@@ -53,30 +53,6 @@ FORCE_INLINE __m512 add_group(__m512 acc, const struct group *r, const struct qu
     return acc;
 }
 
-/* Ask for the group PREFETCH_BYTES ahead: the processor's own prefetcher loses the thread over the
- * parts of a block that are not read in order of address, and stops early where a group takes long.
- * (One token on a Zen 5: Q4_K 28 to 40 GB/s, Q6_K 28 to 39, Q4_0 38 to 40 of 41 that memory gives.)
- * Not needed by Q8_0 until three tokens, all of whose bytes come in order. With several tokens only
- * into the second-level cache, from where that prefetcher goes on: asked for into the first, lines
- * wait for one of its few miss buffers, and the loads of activations behind them (Q8_0 by 8 tokens
- * on a Zen 4: 200 Gop/s instead of 335). */
-FORCE_INLINE void prefetch(const uint8_t *panel, size_t g, const int n,
-                           const enum pack_format format)
-{
-    const size_t bytes = format == PACK_Q8_0   ? PAIR_CODES_AT / 2 + Q8_GROUP_BYTES
-                         : format == PACK_Q6_K ? (Q6_K_PAIRS_AT / 4 + Q6_K_PAIR_BYTES) / 2
-                                               : PAIR_CODES_AT / 2 + Q4_GROUP_BYTES;
-    if (n < (format == PACK_Q8_0 ? 3 : 1))
-        return;
-    for (size_t line = 0; line < bytes; line += 64) {
-        const char *at = (const char *)panel + g * bytes + PREFETCH_BYTES + line;
-        if (n == 1)
-            _mm_prefetch(at, _MM_HINT_T0);
-        else
-            _mm_prefetch(at, _MM_HINT_T1);
-    }
-}
-
 /* Blocks [begin, end) of a panel by n tokens (a constant), `stride` groups apart. */
 FORCE_INLINE void add_blocks(__m512 acc[FEW], const struct packed *w, const uint8_t *panel,
                              size_t begin, size_t end, const struct quant_group *x, size_t stride,
@@ -94,7 +70,8 @@ FORCE_INLINE void add_blocks(__m512 acc[FEW], const struct packed *w, const uint
                     break;
                 struct group r;
                 decode(&r, &block, i, format);
-                prefetch(panel, g, n, format);
+                if (n > 1 || format != PACK_Q8_0) /* which comes in order, and soon: 4 % slower */
+                    prefetch_group(panel, g, n, format);
                 /* A long panel drives one token's activations out of the first-level cache: asking
                  * for them gives 1 to 2 % by 8192 columns, and costs nothing by 2048. */
                 if (n == 1)
