@@ -56,7 +56,7 @@ struct size_flags {
          FLAG_INT, \
          &(z).flights, \
          "N", \
-         "steps on their way through the ring at once (default: stages + 1)", \
+         "steps on their way through the ring at once (default: up to stages + 1)", \
          .min = 1, \
          .max = MAX_FLIGHTS}, \
         {"no-overlap", FLAG_BOOL, &(z).no_overlap, NULL, \

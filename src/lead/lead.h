@@ -31,7 +31,7 @@ struct lead_options {
     uint64_t kv_bytes; /* memory for keys and values of all layers; 0: kv_share of what is free, or
                         * less if the slots need less */
     float kv_share;    /* 0: a quarter */
-    int n_flights;     /* steps on their way at once; 0: stages + 1, alone 1 */
+    int n_flights;     /* steps on their way at once; 0: up to stages + 1, alone 1 */
     int max_queued;    /* requests that wait; 0: 4 for each slot and 64 */
     struct modelfile *draft_file; /* a small model with the same vocabulary that guesses ahead;
                                    * NULL: none. Borrowed. Its keys and values get up to a quarter
