@@ -44,15 +44,18 @@ static int steps_each(const struct schedule *s)
 }
 
 /* What a guess costs, in tokens. A ring that is not full gives a stream its tokens more slowly than
- * the slowest stage takes steps: time on the lead costs the less. */
+ * the slowest stage takes steps: a way is a step in each stage, and the hops between them. So time
+ * on the lead costs the less, and a row likewise. */
 static float least_rate(const struct schedule *s, enum guess_source source)
 {
     bool is_known = source == GUESS_MODEL && s->n_guess_times >= FIRST_TIMES;
-    double guess_us = is_known ? s->model_guess_us : 0;
+    double guess_us = is_known ? s->model_guess_us : 0, idle_us = 0;
     int n = n_decoding(s);
-    if (n < n_at_work(s))
+    if (n < n_at_work(s)) {
         guess_us *= (double)n / n_at_work(s);
-    return pace_least_rate(&s->pace, schedule_decoding_share(s, n), guess_us);
+        idle_us = s->spread.gap_us / n_at_work(s);
+    }
+    return pace_least_rate(&s->pace, schedule_decoding_share(s, n), guess_us, idle_us);
 }
 
 /* The first guess that is in no step yet. */

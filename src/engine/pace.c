@@ -111,13 +111,13 @@ double pace_step_cost_rows(const struct pace *p)
 
 /* Before steps of different sizes were seen, a row may be thought to cost all of a step, and
  * nothing would ever be guessed to learn better. */
-float pace_least_rate(const struct pace *p, int n_decoding, double guess_us)
+float pace_least_rate(const struct pace *p, int n_decoding, double guess_us, double idle_us)
 {
     const float unknown = 0.3f, least = 0.1f;
     if (p->weight <= 0 || p->us <= 0)
         return unknown;
     int n = n_decoding > 1 ? n_decoding : 1;
-    double token_us = pace_step_us(p, n) / n;
+    double token_us = (pace_step_us(p, n) + idle_us) / n;
     float row = p->has_slope ? (float)(p->per_row_us / token_us) : unknown;
     float rate = row + (float)(guess_us / token_us);
     return rate > least ? rate : least;

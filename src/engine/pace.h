@@ -53,7 +53,7 @@ double pace_step_cost_rows(const struct pace *p);
 
 /* What a guess costs, in tokens: as many of these it must win for guessing to pay, with n_decoding
  * streams in a step. A guess costs a row, and making it guess_us; a token is a stream's share of
- * the step. */
-float pace_least_rate(const struct pace *p, int n_decoding, double guess_us);
+ * the step, and of the idle_us that a stage waits for the next. */
+float pace_least_rate(const struct pace *p, int n_decoding, double guess_us, double idle_us);
 
 #endif

@@ -18,7 +18,7 @@ static void unknown_is_careful(void **state)
     assert_false(pace_is_known(&p));
     assert_int_equal(pace_prompt_rows(&p, &any, 3), INT_MAX);
     assert_int_equal(pace_prompt_rows(&p, &twice, 3), PACE_MIN_ROWS);
-    assert_true(pace_least_rate(&p, 1, 0) > 0);
+    assert_true(pace_least_rate(&p, 1, 0, 0) > 0);
     pace_note(&p, 0, 0, 100);
     pace_note(&p, 3, 0, -1);
     assert_false(pace_is_known(&p));
@@ -41,10 +41,10 @@ static void a_line_is_found(void **state)
     assert_in_range((int)p.base_us, 19990, 20010); /* untouched by steps with prompts */
     assert_in_range(pace_prompt_rows(&p, &fifty_ms, 4), 27, 29);
     assert_in_range(pace_prompt_rows(&p, &twice, 4), 21, 23);
-    assert_int_equal((int)(100 * pace_least_rate(&p, 1, 0)), 10); /* a row is cheap: its floor */
-    assert_in_range((int)(100 * pace_least_rate(&p, 40, 0)), 49, 51);
-    assert_in_range((int)(100 * pace_least_rate(&p, 1, 10000)), 50, 52);   /* and half a step */
-    assert_in_range((int)(100 * pace_least_rate(&p, 1, 30000)), 148, 151); /* never pays */
+    assert_int_equal((int)(100 * pace_least_rate(&p, 1, 0, 0)), 10); /* a row is cheap: its floor */
+    assert_in_range((int)(100 * pace_least_rate(&p, 40, 0, 0)), 49, 51);
+    assert_in_range((int)(100 * pace_least_rate(&p, 1, 10000, 0)), 50, 52);   /* and half a step */
+    assert_in_range((int)(100 * pace_least_rate(&p, 1, 30000, 0)), 148, 151); /* never pays */
 }
 
 static void prompt_rows_become_dearer_with_their_position(void **state)
@@ -67,8 +67,8 @@ static void equal_steps_say_nothing_of_the_slope(void **state)
     struct pace p = {0};
     for (int i = 0; i < 10; i++)
         pace_note(&p, 16, 0, 32000 + i % 3);
-    assert_int_equal((int)p.base_us, 0);            /* as if all of it were rows */
-    assert_true(pace_least_rate(&p, 16, 0) < 0.5f); /* but a few guesses would teach better */
+    assert_int_equal((int)p.base_us, 0);               /* as if all of it were rows */
+    assert_true(pace_least_rate(&p, 16, 0, 0) < 0.5f); /* but a few guesses would teach better */
     pace_note(&p, 116, 0, 42000);
     assert_in_range((int)p.per_row_us, 95, 105);
     for (int i = 0; i < 50; i++)
@@ -84,9 +84,9 @@ static void a_wrong_slope_does_not_last(void **state)
     struct pace p = {0};
     for (int i = 0; i < 4; i++)
         pace_note(&p, 1 + i % 2 * 3, 0, i % 2 == 0 ? 3000 : 30000);
-    assert_true(pace_least_rate(&p, 1, 0) > 0.5f);
+    assert_true(pace_least_rate(&p, 1, 0, 0) > 0.5f);
     int n = 0;
-    for (; pace_least_rate(&p, 1, 0) > 0.4f; n++)
+    for (; pace_least_rate(&p, 1, 0, 0) > 0.4f; n++)
         pace_note(&p, 1, 0, 3000);
     assert_in_range(n, 20, 300);
 }
@@ -128,7 +128,7 @@ static void noise_and_change(void **state)
         assert_true(p.weight <= 0 || p.per_row_us > 0);
         assert_true(p.base_us >= 0 && p.per_prompt_us >= 0);
         assert_true(pace_prompt_rows(&p, &twice, 5) >= PACE_MIN_ROWS);
-        assert_true(pace_least_rate(&p, 5, 0) > 0);
+        assert_true(pace_least_rate(&p, 5, 0, 0) > 0);
     }
     for (int slow = 1; slow <= 4; slow *= 2)
         for (int i = 0; i < 60; i++) {
@@ -162,6 +162,17 @@ static void what_a_step_costs_by_itself(void **state)
     assert_true(pace_step_cost_rows(&p) == 512);
 }
 
+/* Where stages wait for each other, a row and a guess cost less of a token. */
+static void idle_time_is_cheap(void **state)
+{
+    (void)state;
+    struct pace p = {0};
+    for (int i = 0; i < 20; i++)
+        pace_note(&p, 1 + i % 3, 0, 8000 + 2000 * (1 + i % 3));
+    assert_in_range((int)(1000 * pace_least_rate(&p, 1, 3000, 0)), 498, 502);
+    assert_in_range((int)(1000 * pace_least_rate(&p, 1, 3000, 10000)), 248, 252);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +185,7 @@ int main(void)
         cmocka_unit_test(prompts_alone),
         cmocka_unit_test(noise_and_change),
         cmocka_unit_test(what_a_step_costs_by_itself),
+        cmocka_unit_test(idle_time_is_cheap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,7 @@ static void check_round_trip(const struct frame *in, const struct step *step, co
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-    enum { HEADER_BYTES = 64 };
+    enum { HEADER_BYTES = 80 };
     if (bytes < 4)
         return 0;
     uint32_t hidden = data[0] | (uint32_t)data[1] << 8;
