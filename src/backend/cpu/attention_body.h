@@ -15,7 +15,7 @@
 
 enum {
     SMALL_TILE = 8,
-    AHEAD = 8, /* blocks fetched ahead, at least 2 spans */
+    AHEAD = 6, /* blocks fetched ahead, at least 2 spans */
 };
 _Static_assert((int)EXPANDED_BLOCKS % (int)SPAN == 0, "a span lies in one step");
 

@@ -112,7 +112,7 @@ FORCE_INLINE float lanes_sum(struct lanes a)
 
 FORCE_INLINE void lanes_prefetch(const void *p)
 {
-    _mm_prefetch(p, _MM_HINT_T1);
+    _mm_prefetch(p, _MM_HINT_T0);
 }
 
 #endif
