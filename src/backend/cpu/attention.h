@@ -22,7 +22,6 @@ enum {
     ATTENTION_CHUNK = 256,  /* positions reduced together; a multiple of KV_BLOCK_TOKENS */
     ATTENTION_QUERIES = 64, /* query vectors of one tile, at most; a multiple of 16 */
     ATTENTION_BLOCKS = ATTENTION_CHUNK / KV_BLOCK_TOKENS,
-    EXPANDED_BLOCKS = 4, /* blocks that a tile keeps as f32 at a time */
 };
 
 struct kv_layout {
@@ -130,10 +129,8 @@ static inline struct partial partial_at(float *memory, int n_queries)
 /* What a kernel needs to work in, in floats. */
 static inline size_t attention_scratch_floats(const struct kv_layout *l)
 {
-    size_t padded = (size_t)l->padded;
-    size_t block = KV_BLOCK_TOKENS * (padded + (size_t)l->n_groups);
-    return ATTENTION_QUERIES * padded + ATTENTION_QUERIES * ATTENTION_CHUNK +
-           2 * partial_floats(ATTENTION_QUERIES, l->padded) + EXPANDED_BLOCKS * block;
+    return ATTENTION_QUERIES * (size_t)l->padded + ATTENTION_QUERIES * ATTENTION_CHUNK +
+           2 * partial_floats(ATTENTION_QUERIES, l->padded);
 }
 
 #endif

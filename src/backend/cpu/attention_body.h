@@ -2,10 +2,9 @@
  * is compiled for it; attend, attend_chunk_alone and merge_chunks are slots of struct kernels.
  *
  * A tile's queries go together. Chunk by chunk of positions: scores; weights; sums of values
- * (attention_spans.h). Up to SMALL_TILE queries (a decode step) read the store as they go, each key
- * and value once, and fetch the blocks ahead, because the processor cannot guess where a table
- * leads. For more queries (prefill) a few blocks at a time become f32 first, and then all work on
- * those. */
+ * (attention_spans.h). The store is read as it is, by as many queries at a time as stay in
+ * registers; the first of them fetch the blocks ahead, because the processor cannot guess where a
+ * table leads, and the others find them in a cache. */
 #include "backend/cpu/attention_spans.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/lanes.h"
@@ -14,10 +13,10 @@
 #include <string.h>
 
 enum {
-    SMALL_TILE = 8,
-    AHEAD = 6, /* blocks fetched ahead, at least 2 spans */
+    AHEAD = 6,      /* blocks fetched ahead: more than a span, and well inside the first cache */
+    SHORT_STEP = 4, /* blocks; a multiple of every span */
 };
-_Static_assert((int)EXPANDED_BLOCKS % (int)SPAN == 0, "a span lies in one step");
+_Static_assert((int)SHORT_STEP % (int)SPAN == 0, "a span lies in one step");
 
 struct work {
     const struct attention *a;
@@ -29,7 +28,6 @@ struct work {
     int n_positions; /* of the last row */
     float *q;        /* group after group (group_size): [head_size][queries of the group] */
     float *weights;  /* [n_queries][ATTENTION_CHUNK]; scores first */
-    float *space;    /* EXPANDED_BLOCKS of keys or values as f32 */
     /* Of the current chunk: */
     int n_blocks, first_block;   /* blocks before this one nobody sees: they may not be there */
     int seen[ATTENTION_QUERIES]; /* its positions that a query sees, may be negative; ascending … */
@@ -40,7 +38,7 @@ struct work {
 
 /* --- steps --- */
 
-/* Some blocks of the chunk, as they are stored or expanded. */
+/* Some blocks of the chunk. */
 struct step {
     int b, n; /* the first, how many */
     const uint8_t *const *blocks;
@@ -146,23 +144,6 @@ static void weigh(struct work *w, int i, struct partial *chunk)
 
 /* --- a chunk --- */
 
-/* n blocks' arrays of so many vectors, with their scales, as f32; where they are, block by block.
- */
-FORCE_INLINE void expand(struct work *w, const uint8_t *const *blocks, int n, int n_vectors,
-                         const uint8_t **expanded, const enum kv_type type)
-{
-    const struct kv_layout *l = &w->layout;
-    for (int b = 0; b < n; b++) {
-        float *to = w->space + (size_t)b * (l->padded + l->n_groups) * LANES;
-        expanded[b] = (const uint8_t *)to;
-        for (int i = 0; i < n_vectors; i++)
-            lanes_store(to + i * LANES, load(blocks[b], (size_t)i * LANES, type));
-        for (int g = 0; g < l->n_groups; g++)
-            lanes_store(to + (n_vectors + g) * LANES,
-                        lanes_load(scales_at(blocks[b], n_vectors * LANES, g, type)));
-    }
-}
-
 static void weigh_all(struct work *w, struct partial *chunk)
 {
     for (int i = 0; i < w->n_queries; i++)
@@ -177,76 +158,13 @@ static void clear_outputs(const struct work *w, const struct partial *chunk)
         memset(chunk->out, 0, (size_t)w->n_queries * w->layout.padded * sizeof chunk->out[0]);
 }
 
-/* A chunk with the store as it is. Values go in one step, because outputs between steps go through
- * memory and the next products wait for them; but where a row ends in a span that is not full, that
- * one is over too fast for what it reads to be fetched in time, and steps are short. */
-static void chunk_stored(struct work *w, struct partial *chunk, const struct group_ops *ops)
+/* Values go in one step, because outputs between steps go through memory and the next products wait
+ * for them; but where a row ends in a span that is not full, that one is over too fast for what it
+ * reads to be fetched in time, and steps are short. */
+static int value_blocks(const struct work *w)
 {
-    struct step step = {.b = w->first_block,
-                        .n = w->n_blocks - w->first_block,
-                        .blocks = w->stream + w->first_block,
-                        .ops = ops};
-    score_step(w, &step);
-    weigh_all(w, chunk);
-    clear_outputs(w, chunk);
-    int width = value_vectors(group_size(w->n_queries), w->layout.type == KV_Q8) * LANES;
-    int most = w->layout.padded % width == 0 ? ATTENTION_BLOCKS : EXPANDED_BLOCKS;
-    for (; step.b < w->n_blocks; step.b += most) {
-        step.n = least(w->n_blocks - step.b, most);
-        step.blocks = w->stream + w->n_blocks + step.b;
-        value_step(w, &step, chunk->out);
-    }
-}
-
-/* A chunk with blocks made f32, a few at a time; f32 codes where the store is q8. */
-FORCE_INLINE void chunk_expanded(struct work *w, struct partial *chunk, const enum kv_type type)
-{
-    const uint8_t *blocks[EXPANDED_BLOCKS];
-    struct step step = {.b = w->first_block,
-                        .blocks = blocks,
-                        .ops = type == KV_Q8 ? codes_expanded : numbers_expanded};
-    for (; step.b < w->n_blocks; step.b += EXPANDED_BLOCKS) {
-        step.n = least(w->n_blocks - step.b, EXPANDED_BLOCKS);
-        expand(w, w->stream + step.b, step.n, w->layout.head_size, blocks, type);
-        score_step(w, &step);
-    }
-    weigh_all(w, chunk);
-    clear_outputs(w, chunk);
-    for (step.b = w->first_block; step.b < w->n_blocks; step.b += EXPANDED_BLOCKS) {
-        step.n = least(w->n_blocks - step.b, EXPANDED_BLOCKS);
-        expand(w, w->stream + w->n_blocks + step.b, step.n, w->layout.padded, blocks, type);
-        value_step(w, &step, chunk->out);
-    }
-}
-
-static void chunk_f16(struct work *w, struct partial *chunk)
-{
-    chunk_stored(w, chunk, f16_stored);
-}
-
-static void chunk_f32(struct work *w, struct partial *chunk)
-{
-    chunk_stored(w, chunk, f32_stored);
-}
-
-static void chunk_q8(struct work *w, struct partial *chunk)
-{
-    chunk_stored(w, chunk, q8_stored);
-}
-
-static void chunk_f16_expanded(struct work *w, struct partial *chunk)
-{
-    chunk_expanded(w, chunk, KV_F16);
-}
-
-static void chunk_f32_expanded(struct work *w, struct partial *chunk)
-{
-    chunk_expanded(w, chunk, KV_F32);
-}
-
-static void chunk_q8_expanded(struct work *w, struct partial *chunk)
-{
-    chunk_expanded(w, chunk, KV_Q8);
+    int width = value_vectors(group_size(w->n_queries), is_scaled(w->layout.type)) * LANES;
+    return w->layout.padded % width == 0 ? ATTENTION_BLOCKS : SHORT_STEP;
 }
 
 /* Positions [begin, begin + ATTENTION_CHUNK) that the tile sees. */
@@ -273,12 +191,20 @@ static void attend_chunk(struct work *w, int begin, struct partial *chunk)
         w->from[i] = tile_first(a, w->t, i) - begin;
     }
     w->cut = w->from[w->n_queries - 1] > 0;
-    static void (*const run[N_KV_TYPES][2])(struct work *, struct partial *) = {
-        [KV_F16] = {chunk_f16, chunk_f16_expanded},
-        [KV_F32] = {chunk_f32, chunk_f32_expanded},
-        [KV_Q8] = {chunk_q8, chunk_q8_expanded},
-    };
-    run[w->layout.type][w->n_queries > SMALL_TILE](w, chunk);
+    static const struct group_ops *const ops[N_KV_TYPES] = {
+        [KV_F16] = f16_ops, [KV_F32] = f32_ops, [KV_Q8] = q8_ops};
+    struct step step = {.b = w->first_block,
+                        .n = w->n_blocks - w->first_block,
+                        .blocks = w->stream + w->first_block,
+                        .ops = ops[w->layout.type]};
+    score_step(w, &step);
+    weigh_all(w, chunk);
+    clear_outputs(w, chunk);
+    for (int most = value_blocks(w); step.b < w->n_blocks; step.b += most) {
+        step.n = least(w->n_blocks - step.b, most);
+        step.blocks = w->stream + w->n_blocks + step.b;
+        value_step(w, &step, chunk->out);
+    }
 }
 
 /* --- tiles --- */
@@ -304,8 +230,7 @@ static void work_init(struct work *w, const struct attention *a, const struct at
     w->n_positions = tile_positions(a, t, w->n_queries - 1);
     w->q = *scratch;
     w->weights = w->q + ATTENTION_QUERIES * padded;
-    w->space = w->weights + ATTENTION_QUERIES * ATTENTION_CHUNK;
-    *scratch = w->space + EXPANDED_BLOCKS * KV_BLOCK_TOKENS * (padded + (size_t)a->layout.n_groups);
+    *scratch = w->weights + ATTENTION_QUERIES * ATTENTION_CHUNK;
     for (int i = 0, n; i < w->n_queries; i += n) {
         n = group_size(w->n_queries - i);
         float *to = w->q + (size_t)i * head_size;

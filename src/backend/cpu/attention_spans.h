@@ -30,16 +30,15 @@ FORCE_INLINE int span_of(const int n)
     return LANES_SUMS / n >= 4 ? 4 : LANES_SUMS / n >= 2 ? 2 : 1;
 }
 
-/* How blocks lie where they are read: in the store, or expanded. Always a constant. */
-struct form {
-    enum kv_type type; /* of elements */
-    bool scaled;       /* elements are codes, scales follow */
-    bool fetch;        /* blocks ahead */
-};
-
 FORCE_INLINE size_t element_bytes(const enum kv_type type)
 {
     return type == KV_F32 ? 4 : type == KV_F16 ? 2 : 1;
+}
+
+/* Whether elements are codes, whose scales follow. */
+FORCE_INLINE bool is_scaled(const enum kv_type type)
+{
+    return type == KV_Q8;
 }
 
 FORCE_INLINE int least(int a, int b)
@@ -120,38 +119,36 @@ FORCE_INLINE void score_dim(struct sums *s, const float *q, const uint8_t *const
  * block. Meanwhile as much is fetched from `next` on. */
 FORCE_INLINE void score_dims(struct sums *s, const float *q, const uint8_t *const *blocks,
                              const uint8_t *next, int begin, int end, const int n_q, const int n_b,
-                             const struct form form)
+                             const enum kv_type type)
 {
-    const int line_dims = CACHE_LINE / (LANES * (int)element_bytes(form.type));
+    const int line_dims = CACHE_LINE / (LANES * (int)element_bytes(type));
     int d = begin;
     for (; d + line_dims <= end; d += line_dims) {
         UNROLL
         for (int j = 0; j < line_dims; j++) {
             int line = n_b * j / line_dims, end_line = n_b * (j + 1) / line_dims;
-            score_dim(s, q, blocks, d + j, next + line * CACHE_LINE,
-                      form.fetch ? end_line - line : 0, n_q, n_b, form.type);
+            score_dim(s, q, blocks, d + j, next + line * CACHE_LINE, end_line - line, n_q, n_b,
+                      type);
         }
         next += n_b * CACHE_LINE;
     }
     for (; d < end; d++)
-        score_dim(s, q, blocks, d, NULL, 0, n_q, n_b, form.type);
+        score_dim(s, q, blocks, d, NULL, 0, n_q, n_b, type);
 }
 
 /* Add the products of a group of dimensions, by the scales of its positions. */
 FORCE_INLINE void score_scaled(struct sums *s, const struct kv_layout *l, const float *q,
                                const uint8_t *const *blocks, const uint8_t *next, int group,
-                               const int n_q, const int n_b, const struct form form)
+                               const int n_q, const int n_b, const enum kv_type type)
 {
     struct sums part;
     int begin = group * KV_GROUP, end = least(begin + KV_GROUP, l->head_size);
     clear(&part, n_q, n_b);
-    score_dims(&part, q, blocks, next, begin, end, n_q, n_b, form);
-    if (form.fetch)
-        fetch_lines(next + (end - begin) * n_b * LANES, n_b);
+    score_dims(&part, q, blocks, next, begin, end, n_q, n_b, type);
+    fetch_lines(next + (end - begin) * n_b * LANES, n_b);
     UNROLL
     for (int b = 0; b < n_b; b++) {
-        struct lanes scales =
-            lanes_load(scales_at(blocks[b], l->head_size * LANES, group, form.type));
+        struct lanes scales = lanes_load(scales_at(blocks[b], l->head_size * LANES, group, type));
         UNROLL
         for (int i = 0; i < n_q; i++)
             s->v[i][b] = lanes_fma(part.v[i][b], scales, s->v[i][b]);
@@ -177,9 +174,9 @@ struct score_part {
 /* Scores of n_q queries at the positions of n_b blocks. In each segment of the dimensions one of
  * the blocks ahead (or a part of it) is fetched. */
 FORCE_INLINE void score_span(const struct score_part *part, const int n_q, const int n_b,
-                             const struct form form)
+                             const enum kv_type type)
 {
-    const int n_segments = form.scaled ? part->job->layout->n_groups : n_b;
+    const int n_segments = is_scaled(type) ? part->job->layout->n_groups : n_b;
     struct sums sums;
     clear(&sums, n_q, n_b);
     for (int s = 0; s < n_segments; s++) {
@@ -188,11 +185,11 @@ FORCE_INLINE void score_span(const struct score_part *part, const int n_q, const
         const float *q = part->job->q;
         const uint8_t *next = part->ahead[s * n_b / n_segments] +
                               l->key_bytes * (size_t)(s * n_b % n_segments) / (size_t)n_segments;
-        if (form.scaled)
-            score_scaled(&sums, l, q, part->blocks, next, s, n_q, n_b, form);
+        if (is_scaled(type))
+            score_scaled(&sums, l, q, part->blocks, next, s, n_q, n_b, type);
         else
             score_dims(&sums, q, part->blocks, next, l->head_size * s / n_b,
-                       l->head_size * (s + 1) / n_b, n_q, n_b, form);
+                       l->head_size * (s + 1) / n_b, n_q, n_b, type);
     }
     struct lanes scale = lanes_all(part->job->scale);
     UNROLL
@@ -204,7 +201,7 @@ FORCE_INLINE void score_span(const struct score_part *part, const int n_q, const
     }
 }
 
-/* score_span of some n_q and form. */
+/* score_span of some n_q and type. */
 typedef void score_span_fn(const struct score_part *part);
 
 /* All blocks. Where a span is not full its last block is done again: those scores are never looked
@@ -244,9 +241,9 @@ FORCE_INLINE float *out_at(const struct value_job *job, int i, int d)
 /* Add n_v vectors of dimensions from d to the outputs of n_q queries, by these weights. The same
  * parts of the blocks ahead are fetched. */
 FORCE_INLINE void value_span(const struct value_job *job, const float *weights, int d,
-                             const int n_q, const int n_v, const struct form form)
+                             const int n_q, const int n_v, const enum kv_type type)
 {
-    const size_t bytes = element_bytes(form.type);
+    const size_t bytes = element_bytes(type);
     const int span_bytes = n_v * LANES * (int)bytes;
     struct sums sums;
     UNROLL
@@ -267,11 +264,11 @@ FORCE_INLINE void value_span(const struct value_job *job, const float *weights, 
             struct lanes values[SPAN];
             UNROLL
             for (int j = 0; j < n_v; j++)
-                values[j] = load(row, (size_t)j * LANES, form.type);
+                values[j] = load(row, (size_t)j * LANES, type);
             IN_THIS_ORDER();
             UNROLL
             for (int i = 0; i < n_q; i++) {
-                if (form.fetch && i == fetch_turn(n_q))
+                if (i == fetch_turn(n_q))
                     fetch_lines(next, (span_bytes - 1) / CACHE_LINE + 1);
                 struct lanes x = lanes_all(weight[i * ATTENTION_CHUNK]);
                 UNROLL
@@ -301,14 +298,12 @@ FORCE_INLINE int value_vectors(const int n_q, const bool scaled)
 /* Weights times the scales of a group of dimensions, for the job's positions and those beside them
  * in their blocks. */
 FORCE_INLINE void scale_weights(float *scaled, const struct value_job *job, int group,
-                                const int n_q, const struct form form)
+                                const int n_q, const enum kv_type type)
 {
     const struct kv_layout *l = job->layout;
     for (int b = job->begin / KV_BLOCK_TOKENS; b * KV_BLOCK_TOKENS < job->end; b++) {
-        struct lanes scales =
-            lanes_load(scales_at(job->blocks[b], l->padded * LANES, group, form.type));
-        if (form.fetch)
-            lanes_prefetch(scales_at(job->ahead[b], l->padded * LANES, group, form.type));
+        struct lanes scales = lanes_load(scales_at(job->blocks[b], l->padded * LANES, group, type));
+        lanes_prefetch(scales_at(job->ahead[b], l->padded * LANES, group, type));
         for (int i = 0; i < n_q; i++) {
             int at = i * ATTENTION_CHUNK + b * LANES;
             lanes_store(scaled + at, lanes_mul(lanes_load(job->weights + at), scales));
@@ -316,20 +311,20 @@ FORCE_INLINE void scale_weights(float *scaled, const struct value_job *job, int 
     }
 }
 
-/* value_span of some n_q, n_v and form. */
+/* value_span of some n_q, n_v and type. */
 typedef void value_span_fn(const struct value_job *job, const float *weights, int d);
 
 /* All dimensions: `wide` spans, and single vectors where those do not fit. */
 FORCE_INLINE void value_group(const struct value_job *job, value_span_fn *wide,
-                              value_span_fn *single, const int n_q, const struct form form)
+                              value_span_fn *single, const int n_q, const enum kv_type type)
 {
-    const int width = value_vectors(n_q, form.scaled) * LANES;
+    const int width = value_vectors(n_q, is_scaled(type)) * LANES;
     float scaled[LANES_TILE * ATTENTION_CHUNK];
-    const float *weights = form.scaled ? scaled : job->weights;
+    const float *weights = is_scaled(type) ? scaled : job->weights;
     for (int d = 0, n; d < job->layout->padded; d += n) {
         n = d + width <= job->layout->padded ? width : LANES;
-        if (form.scaled && d % KV_GROUP == 0)
-            scale_weights(scaled, job, d / KV_GROUP, n_q, form);
+        if (is_scaled(type) && d % KV_GROUP == 0)
+            scale_weights(scaled, job, d / KV_GROUP, n_q, type);
         if (n == width)
             wide(job, weights, d);
         else
@@ -339,26 +334,29 @@ FORCE_INLINE void value_group(const struct value_job *job, value_span_fn *wide,
 
 /* --- groups --- */
 
-/* What a group of so many queries does with blocks of one form. */
+/* What a group of so many queries does with blocks of one type. */
 struct group_ops {
     void (*score)(const struct score_job *job);
     void (*add_values)(const struct value_job *job);
 };
 
-/* The form is {TYPE, SCALED, FETCH}; SPAN_FN is how its spans are functions. */
-#define GROUP_OPS(NAME, N_Q, SPAN_FN, ...) \
-    SPAN_FN void score_span_##NAME(const struct score_part *part) \
+/* Spans are functions of their own. Inlined into the loops around them they have more counters and
+ * addresses than there are registers; compilers keep the rest in vector registers, and what comes
+ * from there waits in line behind the multiply-adds, at the begin of every block. */
+#define GROUP_OPS(NAME, N_Q, TYPE) \
+    static NO_INLINE void score_span_##NAME(const struct score_part *part) \
     { \
-        score_span(part, N_Q, span_of(N_Q), (struct form){__VA_ARGS__}); \
+        score_span(part, N_Q, span_of(N_Q), TYPE); \
     } \
-    SPAN_FN void wide_span_##NAME(const struct value_job *job, const float *weights, int d) \
+    static NO_INLINE void wide_span_##NAME(const struct value_job *job, const float *weights, \
+                                           int d) \
     { \
-        const struct form form = {__VA_ARGS__}; \
-        value_span(job, weights, d, N_Q, value_vectors(N_Q, form.scaled), form); \
+        value_span(job, weights, d, N_Q, value_vectors(N_Q, is_scaled(TYPE)), TYPE); \
     } \
-    SPAN_FN void single_span_##NAME(const struct value_job *job, const float *weights, int d) \
+    static NO_INLINE void single_span_##NAME(const struct value_job *job, const float *weights, \
+                                             int d) \
     { \
-        value_span(job, weights, d, N_Q, 1, (struct form){__VA_ARGS__}); \
+        value_span(job, weights, d, N_Q, 1, TYPE); \
     } \
     static NO_INLINE void score_##NAME(const struct score_job *job) \
     { \
@@ -366,30 +364,23 @@ struct group_ops {
     } \
     static NO_INLINE void add_values_##NAME(const struct value_job *job) \
     { \
-        value_group(job, wide_span_##NAME, single_span_##NAME, N_Q, (struct form){__VA_ARGS__}); \
+        value_group(job, wide_span_##NAME, single_span_##NAME, N_Q, TYPE); \
     }
 
 /* For groups of LANES_TILE, 4, 2 and 1 queries, as ops_of counts them. */
-#define ALL_GROUP_OPS(NAME, SPAN_FN, ...) \
-    GROUP_OPS(NAME##_tile, LANES_TILE, SPAN_FN, __VA_ARGS__) \
-    GROUP_OPS(NAME##_4, 4, SPAN_FN, __VA_ARGS__) \
-    GROUP_OPS(NAME##_2, 2, SPAN_FN, __VA_ARGS__) \
-    GROUP_OPS(NAME##_1, 1, SPAN_FN, __VA_ARGS__) \
+#define ALL_GROUP_OPS(NAME, TYPE) \
+    GROUP_OPS(NAME##_tile, LANES_TILE, TYPE) \
+    GROUP_OPS(NAME##_4, 4, TYPE) \
+    GROUP_OPS(NAME##_2, 2, TYPE) \
+    GROUP_OPS(NAME##_1, 1, TYPE) \
     static const struct group_ops NAME[4] = {{score_##NAME##_tile, add_values_##NAME##_tile}, \
                                              {score_##NAME##_4, add_values_##NAME##_4}, \
                                              {score_##NAME##_2, add_values_##NAME##_2}, \
                                              {score_##NAME##_1, add_values_##NAME##_1}};
 
-/* Spans of the store are functions of their own. Inlined into the loops around them they have more
- * counters and addresses than there are registers; compilers keep the rest in vector registers, and
- * what comes from there waits in line behind the multiply-adds, at the begin of every block. Those
- * of expanded blocks are many and short, and a call would cost more. */
-#define CALLED static NO_INLINE
-ALL_GROUP_OPS(f16_stored, CALLED, KV_F16, false, true)
-ALL_GROUP_OPS(f32_stored, CALLED, KV_F32, false, true)
-ALL_GROUP_OPS(q8_stored, CALLED, KV_Q8, true, true)
-ALL_GROUP_OPS(numbers_expanded, FORCE_INLINE, KV_F32, false, false)
-ALL_GROUP_OPS(codes_expanded, FORCE_INLINE, KV_F32, true, false)
+ALL_GROUP_OPS(f16_ops, KV_F16)
+ALL_GROUP_OPS(f32_ops, KV_F32)
+ALL_GROUP_OPS(q8_ops, KV_Q8)
 
 FORCE_INLINE const struct group_ops *ops_of(const struct group_ops *all, int n_q)
 {
