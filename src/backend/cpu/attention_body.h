@@ -36,7 +36,7 @@ struct work {
     const uint8_t *stream[2 * ATTENTION_BLOCKS + AHEAD]; /* keys, values, what is read next */
 };
 
-/* --- steps --- */
+/* --- scores --- */
 
 /* Some blocks of the chunk. */
 struct step {
@@ -63,20 +63,111 @@ static void score_step(struct work *w, const struct step *step)
     }
 }
 
-/* Values of positions [begin, end) of the step for queries i to i + n_q. */
-static void add_values(const struct work *w, const struct step *step, float *out, int i, int n_q,
-                       int begin, int end)
+/* --- weights --- */
+
+/* Values go in one step, because outputs between steps go through memory and the next products wait
+ * for them; but where a row ends in a span that is not full, that one is over too fast for what it
+ * reads to be fetched in time, and steps are short. */
+static int value_blocks(const struct work *w)
 {
-    struct value_job job = {.layout = &w->layout,
-                            .blocks = step->blocks,
-                            .ahead = w->stream + w->n_blocks + step->b + AHEAD,
-                            .weights =
-                                w->weights + (size_t)i * ATTENTION_CHUNK + (size_t)step->b * LANES,
-                            .out = out + (size_t)i * w->layout.padded,
-                            .begin = begin,
-                            .end = end,
-                            .fresh = step->b == 0 && begin == 0 && !w->cut};
+    return spans_fill(&w->layout, group_size(w->n_queries)) ? ATTENTION_BLOCKS : SHORT_STEP;
+}
+
+/* Whether a group's scores become weights while its values are added: where every query sees the
+ * whole chunk, and all values go in one step and have no scales. */
+static bool weighs_late(const struct work *w, int i, int n_q)
+{
+    return w->seen[i] >= ATTENTION_CHUNK && w->from[i + n_q - 1] <= 0 &&
+           !is_scaled(w->layout.type) && value_blocks(w) == ATTENTION_BLOCKS &&
+           spans_fill(&w->layout, n_q);
+}
+
+/* Set the maximum of the scores in vectors [begin, last]. */
+static void find_greatest(const struct work *w, int i, int begin, int last, struct partial *chunk)
+{
+    const float *scores = w->weights + (size_t)i * ATTENTION_CHUNK;
+    struct lanes max = lanes_all(-INFINITY);
+    for (int p = begin; p <= last; p += LANES)
+        max = lanes_max(lanes_load(scores + p), max); /* a NaN is not greater */
+    chunk->max[i] = lanes_greatest(max);
+}
+
+/* Scores to weights relative to their maximum, and their sum. */
+static void weigh(const struct work *w, int i, struct partial *chunk)
+{
+    float *scores = w->weights + (size_t)i * ATTENTION_CHUNK;
+    int n = least(w->seen[i], ATTENTION_CHUNK), last = (n - 1) & ~(LANES - 1);
+    int begin = w->from[i] > 0 ? w->from[i] & ~(LANES - 1) : 0, hidden = w->from[i] - begin;
+    const struct lanes none = lanes_all(-INFINITY);
+    if (hidden > 0)
+        lanes_store(scores + begin, lanes_first(hidden, none, lanes_load(scores + begin)));
+    lanes_store(scores + last, lanes_first(n - last, lanes_load(scores + last), none));
+    find_greatest(w, i, begin, last, chunk);
+    struct lanes max = lanes_all(chunk->max[i]), sum = lanes_zero();
+    for (int p = begin; p < n; p += LANES) {
+        struct lanes weight = lanes_exp(lanes_sub(lanes_load(scores + p), max));
+        weight = lanes_first(n - p, weight, lanes_zero()); /* -inf - -inf is a NaN */
+        if (p < begin + hidden)
+            weight = lanes_first(hidden, lanes_zero(), weight);
+        sum = lanes_add(sum, weight);
+        lanes_store(scores + p, weight);
+    }
+    chunk->sum[i] = lanes_sum(sum);
+}
+
+static void weigh_all(const struct work *w, struct partial *chunk)
+{
+    for (int i = 0, n_q; i < w->n_queries; i += n_q) {
+        n_q = group_size(w->n_queries - i);
+        bool late = weighs_late(w, i, n_q);
+        for (int j = i; j < i + n_q; j++)
+            if (late)
+                find_greatest(w, j, 0, ATTENTION_CHUNK - LANES, chunk);
+            else if (w->seen[j] > 0 && w->from[j] < ATTENTION_CHUNK)
+                weigh(w, j, chunk);
+    }
+}
+
+/* --- values --- */
+
+static struct value_job value_job(const struct work *w, const struct step *step,
+                                  const struct partial *chunk, int i)
+{
+    return (struct value_job){.layout = &w->layout,
+                              .blocks = step->blocks,
+                              .ahead = w->stream + w->n_blocks + step->b + AHEAD,
+                              .weights = w->weights + (size_t)i * ATTENTION_CHUNK +
+                                         (size_t)step->b * LANES,
+                              .out = chunk->out + (size_t)i * w->layout.padded};
+}
+
+/* Values of positions [begin, end) of the step for queries i to i + n_q. */
+static void add_values(const struct work *w, const struct step *step, const struct partial *chunk,
+                       int i, int n_q, int begin, int end)
+{
+    struct value_job job = value_job(w, step, chunk, i);
+    job.begin = begin;
+    job.end = end;
+    job.fresh = step->b == 0 && begin == 0 && !w->cut;
     ops_of(step->ops, n_q)->add_values(&job);
+}
+
+/* All values of a whole chunk, whose scores become weights meanwhile. */
+static void weigh_values(const struct work *w, const struct step *step, const struct partial *chunk,
+                         int i, int n_q)
+{
+    struct weighing weighing;
+    struct value_job job = value_job(w, step, chunk, i);
+    job.weighing = &weighing;
+    job.end = ATTENTION_CHUNK;
+    job.fresh = !w->cut;
+    for (int j = 0; j < n_q; j++) {
+        weighing.max[j] = chunk->max[i + j];
+        weighing.sum[j] = lanes_zero();
+    }
+    ops_of(step->ops, n_q)->add_values(&job);
+    for (int j = 0; j < n_q; j++)
+        chunk->sum[i + j] = lanes_sum(weighing.sum[j]);
 }
 
 /* A position relative to the step, as far as it lies in it. */
@@ -89,82 +180,42 @@ static int inside(const struct step *step, int position)
 /* Positions that all queries of a group see go together; what the earlier ones see before and the
  * later ones beyond (a position must not reach a row that does not see it: 0 times infinity), one
  * by one. */
-static void value_step(const struct work *w, const struct step *step, float *out)
+static void value_step(const struct work *w, const struct step *step, const struct partial *chunk)
 {
     int begin = step->b * KV_BLOCK_TOKENS, n = step->n * KV_BLOCK_TOKENS;
     for (int i = 0, n_q; i < w->n_queries; i += n_q) {
         n_q = group_size(w->n_queries - i);
         if (w->seen[i + n_q - 1] <= begin || w->from[i] >= begin + n)
             continue;
+        if (weighs_late(w, i, n_q)) {
+            weigh_values(w, step, chunk, i, n_q);
+            continue;
+        }
         int first = inside(step, w->from[i + n_q - 1]), end = inside(step, w->seen[i]);
         if (first >= end) /* nothing in common */
             first = end = n;
         for (int j = i; j < i + n_q && w->from[j] < begin + first; j++) {
             int alone = inside(step, w->from[j]), stop = least(first, inside(step, w->seen[j]));
             if (alone < stop)
-                add_values(w, step, out, j, 1, alone, stop);
+                add_values(w, step, chunk, j, 1, alone, stop);
         }
         if (first < end)
-            add_values(w, step, out, i, n_q, first, end);
+            add_values(w, step, chunk, i, n_q, first, end);
         for (int j = i + 1; j < i + n_q; j++) {
             int stop = inside(step, w->seen[j]);
             if (stop > end)
-                add_values(w, step, out, j, 1, end, stop);
+                add_values(w, step, chunk, j, 1, end, stop);
         }
     }
 }
 
-/* --- weights --- */
-
-/* Scores to weights relative to their maximum, and their sum. */
-static void weigh(struct work *w, int i, struct partial *chunk)
-{
-    float *scores = w->weights + (size_t)i * ATTENTION_CHUNK;
-    int n = least(w->seen[i], ATTENTION_CHUNK), last = (n - 1) & ~(LANES - 1);
-    int begin = w->from[i] > 0 ? w->from[i] & ~(LANES - 1) : 0, hidden = w->from[i] - begin;
-    const struct lanes none = lanes_all(-INFINITY);
-    if (hidden > 0)
-        lanes_store(scores + begin, lanes_first(hidden, none, lanes_load(scores + begin)));
-    lanes_store(scores + last, lanes_first(n - last, lanes_load(scores + last), none));
-    struct lanes max = none, sum = lanes_zero();
-    for (int p = begin; p < n; p += LANES)
-        max = lanes_max(lanes_load(scores + p), max); /* a NaN is not greater */
-    chunk->max[i] = lanes_greatest(max);
-    max = lanes_all(chunk->max[i]);
-    for (int p = begin; p < n; p += LANES) {
-        struct lanes weight = lanes_exp(lanes_sub(lanes_load(scores + p), max));
-        weight = lanes_first(n - p, weight, lanes_zero()); /* -inf - -inf is a NaN */
-        if (p < begin + hidden)
-            weight = lanes_first(hidden, lanes_zero(), weight);
-        sum = lanes_add(sum, weight);
-        lanes_store(scores + p, weight);
-    }
-    chunk->sum[i] = lanes_sum(sum);
-}
-
 /* --- a chunk --- */
-
-static void weigh_all(struct work *w, struct partial *chunk)
-{
-    for (int i = 0; i < w->n_queries; i++)
-        if (w->seen[i] > 0 && w->from[i] < ATTENTION_CHUNK)
-            weigh(w, i, chunk);
-}
 
 /* Where windows begin inside the chunk, its outputs do not begin with its first position. */
 static void clear_outputs(const struct work *w, const struct partial *chunk)
 {
     if (w->cut)
         memset(chunk->out, 0, (size_t)w->n_queries * w->layout.padded * sizeof chunk->out[0]);
-}
-
-/* Values go in one step, because outputs between steps go through memory and the next products wait
- * for them; but where a row ends in a span that is not full, that one is over too fast for what it
- * reads to be fetched in time, and steps are short. */
-static int value_blocks(const struct work *w)
-{
-    int width = value_vectors(group_size(w->n_queries), is_scaled(w->layout.type)) * LANES;
-    return w->layout.padded % width == 0 ? ATTENTION_BLOCKS : SHORT_STEP;
 }
 
 /* Positions [begin, begin + ATTENTION_CHUNK) that the tile sees. */
@@ -203,7 +254,7 @@ static void attend_chunk(struct work *w, int begin, struct partial *chunk)
     for (int most = value_blocks(w); step.b < w->n_blocks; step.b += most) {
         step.n = least(w->n_blocks - step.b, most);
         step.blocks = w->stream + w->n_blocks + step.b;
-        value_step(w, &step, chunk->out);
+        value_step(w, &step, chunk);
     }
 }
 

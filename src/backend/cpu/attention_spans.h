@@ -224,13 +224,21 @@ FORCE_INLINE void score_group(const struct score_job *job, score_span_fn *span, 
 
 /* --- values --- */
 
+/* Scores that become weights, of a group of queries. */
+struct weighing {
+    float max[LANES_TILE]; /* of a query's scores */
+    struct lanes sum[LANES_TILE];
+};
+
 struct value_job {
     const struct kv_layout *layout;
     const uint8_t *const *blocks, *const *ahead;
-    const float *weights; /* of the group, ATTENTION_CHUNK apart */
-    float *out;           /* of the group, `padded` apart */
-    int begin, end;       /* positions relative to `blocks` */
-    bool fresh;           /* outputs begin at 0 */
+    float *weights;            /* of the group, ATTENTION_CHUNK apart */
+    struct weighing *weighing; /* not NULL: they are scores still, of full blocks from 0 on, and
+                                  become weights meanwhile */
+    float *out;                /* of the group, `padded` apart */
+    int begin, end;            /* positions relative to `blocks` */
+    bool fresh;                /* outputs begin at 0 */
 };
 
 FORCE_INLINE float *out_at(const struct value_job *job, int i, int d)
@@ -238,10 +246,25 @@ FORCE_INLINE float *out_at(const struct value_job *job, int i, int d)
     return job->out + (size_t)i * job->layout->padded + d;
 }
 
+/* Scores in one block, relative to their maximum, to weights. */
+FORCE_INLINE void weigh_block(const struct value_job *job, int b, const int n_q)
+{
+    struct weighing *weighing = job->weighing;
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        float *at = job->weights + i * ATTENTION_CHUNK + b * LANES;
+        struct lanes weight = lanes_exp(lanes_sub(lanes_load(at), lanes_all(weighing->max[i])));
+        weighing->sum[i] = lanes_add(weighing->sum[i], weight);
+        lanes_store(at, weight);
+    }
+}
+
 /* Add n_v vectors of dimensions from d to the outputs of n_q queries, by these weights. The same
- * parts of the blocks ahead are fetched. */
+ * parts of the blocks ahead are fetched. Where it weighs, a block's weights are made while the
+ * values of the block before are added: reading does not pause for them. */
 FORCE_INLINE void value_span(const struct value_job *job, const float *weights, int d,
-                             const int n_q, const int n_v, const enum kv_type type)
+                             const int n_q, const int n_v, const enum kv_type type,
+                             const bool weighs)
 {
     const size_t bytes = element_bytes(type);
     const int span_bytes = n_v * LANES * (int)bytes;
@@ -252,8 +275,12 @@ FORCE_INLINE void value_span(const struct value_job *job, const float *weights, 
         for (int j = 0; j < n_v; j++)
             sums.v[i][j] = job->fresh ? lanes_zero() : lanes_load(out_at(job, i, d) + j * LANES);
     }
+    if (weighs)
+        weigh_block(job, 0, n_q);
     for (int p = job->begin; p < job->end;) {
         READ_AGAIN();
+        if (weighs && p + KV_BLOCK_TOKENS < job->end)
+            weigh_block(job, p / KV_BLOCK_TOKENS + 1, n_q);
         const size_t padded = (size_t)job->layout->padded;
         size_t b = (size_t)p / KV_BLOCK_TOKENS, first = (size_t)p % KV_BLOCK_TOKENS;
         int n = least(job->end - p, KV_BLOCK_TOKENS - (int)first);
@@ -295,6 +322,12 @@ FORCE_INLINE int value_vectors(const int n_q, const bool scaled)
     return scaled ? least(span_of(n_q), KV_GROUP / LANES) : span_of(n_q);
 }
 
+/* Whether spans of that many vectors fill rows of values. */
+FORCE_INLINE bool spans_fill(const struct kv_layout *l, const int n_q)
+{
+    return l->padded % (value_vectors(n_q, is_scaled(l->type)) * LANES) == 0;
+}
+
 /* Weights times the scales of a group of dimensions, for the job's positions and those beside them
  * in their blocks. */
 FORCE_INLINE void scale_weights(float *scaled, const struct value_job *job, int group,
@@ -314,9 +347,11 @@ FORCE_INLINE void scale_weights(float *scaled, const struct value_job *job, int 
 /* value_span of some n_q, n_v and type. */
 typedef void value_span_fn(const struct value_job *job, const float *weights, int d);
 
-/* All dimensions: `wide` spans, and single vectors where those do not fit. */
-FORCE_INLINE void value_group(const struct value_job *job, value_span_fn *wide,
-                              value_span_fn *single, const int n_q, const enum kv_type type)
+/* All dimensions: `wide` spans, the first of which weighs if that is to do, and single vectors
+ * where those do not fit. */
+FORCE_INLINE void value_group(const struct value_job *job, value_span_fn *weighing,
+                              value_span_fn *wide, value_span_fn *single, const int n_q,
+                              const enum kv_type type)
 {
     const int width = value_vectors(n_q, is_scaled(type)) * LANES;
     float scaled[LANES_TILE * ATTENTION_CHUNK];
@@ -325,7 +360,9 @@ FORCE_INLINE void value_group(const struct value_job *job, value_span_fn *wide,
         n = d + width <= job->layout->padded ? width : LANES;
         if (is_scaled(type) && d % KV_GROUP == 0)
             scale_weights(scaled, job, d / KV_GROUP, n_q, type);
-        if (n == width)
+        if (d == 0 && job->weighing != NULL)
+            weighing(job, weights, d);
+        else if (n == width)
             wide(job, weights, d);
         else
             single(job, weights, d);
@@ -351,12 +388,18 @@ struct group_ops {
     static NO_INLINE void wide_span_##NAME(const struct value_job *job, const float *weights, \
                                            int d) \
     { \
-        value_span(job, weights, d, N_Q, value_vectors(N_Q, is_scaled(TYPE)), TYPE); \
+        value_span(job, weights, d, N_Q, value_vectors(N_Q, is_scaled(TYPE)), TYPE, false); \
+    } \
+    static NO_INLINE void weighing_span_##NAME(const struct value_job *job, const float *weights, \
+                                               int d) \
+    { \
+        value_span(job, weights, d, N_Q, value_vectors(N_Q, is_scaled(TYPE)), TYPE, \
+                   !is_scaled(TYPE)); \
     } \
     static NO_INLINE void single_span_##NAME(const struct value_job *job, const float *weights, \
                                              int d) \
     { \
-        value_span(job, weights, d, N_Q, 1, TYPE); \
+        value_span(job, weights, d, N_Q, 1, TYPE, false); \
     } \
     static NO_INLINE void score_##NAME(const struct score_job *job) \
     { \
@@ -364,7 +407,7 @@ struct group_ops {
     } \
     static NO_INLINE void add_values_##NAME(const struct value_job *job) \
     { \
-        value_group(job, wide_span_##NAME, single_span_##NAME, N_Q, TYPE); \
+        value_group(job, weighing_span_##NAME, wide_span_##NAME, single_span_##NAME, N_Q, TYPE); \
     }
 
 /* For groups of LANES_TILE, 4, 2 and 1 queries, as ops_of counts them. */
