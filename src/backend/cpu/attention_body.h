@@ -218,6 +218,31 @@ static void clear_outputs(const struct work *w, const struct partial *chunk)
         memset(chunk->out, 0, (size_t)w->n_queries * w->layout.padded * sizeof chunk->out[0]);
 }
 
+/* Where the chunk's blocks are, which begin with the table's number `first`, and the keys that are
+ * read after them: the next chunk's, or behind the last (`total`) those of the next key-value head,
+ * which is mostly the next tile. */
+static void find_blocks(struct work *w, int first, int total)
+{
+    const struct attention *a = w->a;
+    const struct kv_layout *l = &w->layout;
+    const uint8_t *keys = a->cells + kv_keys_at(l, a->n_blocks, 0, w->kv_head);
+    const uint8_t *values = a->cells + kv_values_at(l, a->n_blocks, 0, w->kv_head);
+    const int32_t *table = w->table + first;
+    int n = w->n_blocks;
+    for (int b = 0; b < n; b++) { /* in place of what is not there: it is fetched only */
+        size_t block = (size_t)table[b > w->first_block ? b : w->first_block];
+        w->stream[b] = keys + block * l->key_bytes;
+        w->stream[n + b] = values + block * l->value_bytes;
+    }
+    int b = 0;
+    for (; b < AHEAD && first + n + b < total; b++)
+        w->stream[2 * n + b] = keys + (size_t)table[n + b] * l->key_bytes;
+    if (w->kv_head + 1 < a->n_kv_heads)
+        keys = a->cells + kv_keys_at(l, a->n_blocks, 0, w->kv_head + 1);
+    for (int next = tile_first(a, w->t, 0) / KV_BLOCK_TOKENS; b < AHEAD; b++, next++)
+        w->stream[2 * n + b] = keys + (size_t)w->table[least(next, total - 1)] * l->key_bytes;
+}
+
 /* Positions [begin, begin + ATTENTION_CHUNK) that the tile sees. */
 static void attend_chunk(struct work *w, int begin, struct partial *chunk)
 {
@@ -226,20 +251,13 @@ static void attend_chunk(struct work *w, int begin, struct partial *chunk)
     int before = tile_first(a, w->t, 0) - begin;
     w->n_blocks = least(total - first, ATTENTION_BLOCKS);
     w->first_block = before > 0 ? before / KV_BLOCK_TOKENS : 0;
-    for (int b = 0; b < w->n_blocks; b++) { /* in place of what is not there: it is fetched only */
-        int32_t block = w->table[first + (b > w->first_block ? b : w->first_block)];
-        w->stream[b] = a->cells + kv_keys_at(&a->layout, a->n_blocks, block, w->kv_head);
-        w->stream[w->n_blocks + b] =
-            a->cells + kv_values_at(&a->layout, a->n_blocks, block, w->kv_head);
-    }
-    for (int b = 0; b < AHEAD; b++) {
-        int32_t block = w->table[least(first + w->n_blocks + b, total - 1)];
-        w->stream[2 * w->n_blocks + b] =
-            a->cells + kv_keys_at(&a->layout, a->n_blocks, block, w->kv_head);
-    }
-    for (int i = 0; i < w->n_queries; i++) {
-        w->seen[i] = tile_positions(a, w->t, i) - begin;
-        w->from[i] = tile_first(a, w->t, i) - begin;
+    find_blocks(w, first, total);
+    for (int i = 0, end; i < w->n_queries; i = end) { /* row by row */
+        int seen = tile_positions(a, w->t, i) - begin, from = tile_first(a, w->t, i) - begin;
+        for (end = i + w->t->n_heads; i < end; i++) {
+            w->seen[i] = seen;
+            w->from[i] = from;
+        }
     }
     w->cut = w->from[w->n_queries - 1] > 0;
     static const struct group_ops *const ops[N_KV_TYPES] = {
