@@ -1,6 +1,6 @@
-/* The book of KV blocks: a stack of free ids, a list of idle ones in the order in which they became
- * idle, and a reference count per block. Each block is in exactly one of three states: on the
- * stack, in the list, or held. */
+/* The book of KV blocks: a bit for each free one, a list of idle ones in the order in which they
+ * became idle, and a reference count per block. Each block is in exactly one of three states: free,
+ * in the list, or held. */
 #include "kv/block_pool.h"
 
 #include "base/panic.h"
@@ -16,21 +16,28 @@ struct block {
 struct block_pool {
     int n_blocks;
     int n_free, n_idle;
-    int32_t *free; /* stack, [n_free - 1] is next */
+    uint64_t *free; /* block i is bit i % 64 of word i / 64 */
     struct block *blocks;
     int32_t first_idle, last_idle; /* the first lay idle longest */
 };
+
+enum { WORD_BITS = 64 };
+
+static uint64_t bit_of(int32_t block)
+{
+    return (uint64_t)1 << block % WORD_BITS;
+}
 
 struct block_pool *block_pool_new(int n_blocks)
 {
     ASSERT(n_blocks >= 1);
     struct block_pool *p = xcalloc(1, sizeof(*p));
     p->n_blocks = p->n_free = n_blocks;
-    p->free = xcalloc((size_t)n_blocks, sizeof(p->free[0]));
+    p->free = xcalloc((size_t)(n_blocks - 1) / WORD_BITS + 1, sizeof(p->free[0]));
     p->blocks = xcalloc((size_t)n_blocks, sizeof(p->blocks[0]));
     p->first_idle = p->last_idle = -1;
     for (int i = 0; i < n_blocks; i++)
-        p->free[i] = n_blocks - 1 - i; /* a new pool gives 0, 1, 2, … */
+        p->free[i / WORD_BITS] |= bit_of(i);
     return p;
 }
 
@@ -67,11 +74,27 @@ static void idle_remove(struct block_pool *p, int32_t block)
     p->n_idle--;
 }
 
-int32_t block_pool_take(struct block_pool *p)
+/* The first free block from `begin` on; -1: there is none. */
+static int32_t find_free(const struct block_pool *p, int32_t begin)
 {
+    int n_words = (p->n_blocks - 1) / WORD_BITS + 1;
+    uint64_t mask = ~(bit_of(begin) - 1);
+    for (int i = begin / WORD_BITS; i < n_words; i++, mask = ~(uint64_t)0)
+        if ((p->free[i] & mask) != 0)
+            return i * WORD_BITS + __builtin_ctzll(p->free[i] & mask);
+    return -1;
+}
+
+int32_t block_pool_take(struct block_pool *p, int32_t after)
+{
+    ASSERT(after >= -1 && after < p->n_blocks);
     int32_t block = -1;
     if (p->n_free > 0) {
-        block = p->free[--p->n_free];
+        block = find_free(p, after + 1);
+        if (block < 0)
+            block = find_free(p, 0);
+        p->free[block / WORD_BITS] &= ~bit_of(block);
+        p->n_free--;
     } else if (p->n_idle > 0) {
         block = p->first_idle;
         idle_remove(p, block);
@@ -105,7 +128,8 @@ bool block_pool_drop(struct block_pool *p, int32_t block)
         idle_append(p, block);
         return false;
     }
-    p->free[p->n_free++] = block;
+    p->free[block / WORD_BITS] |= bit_of(block);
+    p->n_free++;
     return true;
 }
 

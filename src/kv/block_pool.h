@@ -6,8 +6,9 @@
  * keeping, it lies idle: still what it was, to be shared again or, when nothing else is free, taken
  * for something new, the one that lay idle longest first.
  *
- * Pure and deterministic: of the free blocks the one freed last is given first (its memory is the
- * warmest). "None left" is an ordinary answer. One thread at a time. */
+ * Pure and deterministic. Blocks with following ids lie one behind the other in every stage's memory,
+ * and attention reads a run of them as one stream, so of the free blocks the next behind a
+ * sequence's last is given. "None left" is an ordinary answer. One thread at a time. */
 #ifndef SHOAL_KV_BLOCK_POOL_H
 #define SHOAL_KV_BLOCK_POOL_H
 
@@ -19,9 +20,10 @@ struct block_pool;
 struct block_pool *block_pool_new(int n_blocks); /* >= 1, all of them free */
 void block_pool_free(struct block_pool *p);      /* NULL allowed */
 
-/* A block with one reference, whose old contents are worth nothing from now on; -1 when all are
- * held. */
-int32_t block_pool_take(struct block_pool *p);
+/* A block with one reference, whose old contents are worth nothing from now on: the first free one
+ * behind block `after` (-1: the first of all), else the first of all, else the one that lay idle
+ * longest; -1 when all are held. */
+int32_t block_pool_take(struct block_pool *p, int32_t after);
 
 /* One more reference to a block that is held or idle. */
 void block_pool_share(struct block_pool *p, int32_t block);

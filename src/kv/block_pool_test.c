@@ -11,15 +11,34 @@ static void takes_until_none_is_left(void **state)
 {
     (void)state;
     struct block_pool *p = block_pool_new(3);
-    assert_int_equal(block_pool_take(p), 0);
-    assert_int_equal(block_pool_take(p), 1);
+    assert_int_equal(block_pool_take(p, -1), 0);
+    assert_int_equal(block_pool_take(p, -1), 1);
     assert_int_equal(block_pool_available(p), 1);
-    assert_int_equal(block_pool_take(p), 2);
-    assert_int_equal(block_pool_take(p), -1);
+    assert_int_equal(block_pool_take(p, -1), 2);
+    assert_int_equal(block_pool_take(p, -1), -1);
     assert_int_equal(block_pool_used(p), 3);
     assert_true(block_pool_drop(p, 1));
     assert_true(block_pool_drop(p, 0));
-    assert_int_equal(block_pool_take(p), 0); /* the one freed last */
+    assert_int_equal(block_pool_take(p, -1), 0); /* the first */
+    block_pool_free(p);
+}
+
+static void blocks_follow_each_other(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    struct block_pool *p = block_pool_new(N);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(block_pool_take(p, i - 1), i);
+    for (int i = 60; i < 140; i += 2)
+        assert_true(block_pool_drop(p, i));
+    assert_true(block_pool_drop(p, 199));
+    assert_int_equal(block_pool_take(p, 63), 64);
+    assert_int_equal(block_pool_take(p, 64), 66);
+    assert_int_equal(block_pool_take(p, 101), 102);
+    assert_int_equal(block_pool_take(p, 138), 199);
+    assert_int_equal(block_pool_take(p, 138), 60); /* none behind */
+    assert_int_equal(block_pool_take(p, 199), 62);
     block_pool_free(p);
 }
 
@@ -27,7 +46,7 @@ static void a_shared_block_lives_until_the_last_drop(void **state)
 {
     (void)state;
     struct block_pool *p = block_pool_new(2);
-    int32_t block = block_pool_take(p);
+    int32_t block = block_pool_take(p, -1);
     block_pool_share(p, block);
     block_pool_share(p, block);
     assert_int_equal(block_pool_refs(p, block), 3);
@@ -45,7 +64,7 @@ static void kept_blocks_lie_idle_and_are_taken_last(void **state)
     (void)state;
     struct block_pool *p = block_pool_new(4);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(block_pool_take(p), i);
+        assert_int_equal(block_pool_take(p, -1), i);
     for (int i = 0; i < 3; i++)
         block_pool_keep(p, i);
     assert_false(block_pool_drop(p, 1));
@@ -54,11 +73,11 @@ static void kept_blocks_lie_idle_and_are_taken_last(void **state)
     assert_int_equal(block_pool_idle(p), 3);
     assert_int_equal(block_pool_available(p), 4);
     assert_int_equal(block_pool_used(p), 0);
-    block_pool_share(p, 0);                  /* wanted again: from the middle of the list */
-    assert_int_equal(block_pool_take(p), 3); /* the free one first */
-    assert_int_equal(block_pool_take(p), 1); /* then what lay idle longest */
-    assert_int_equal(block_pool_take(p), 2);
-    assert_int_equal(block_pool_take(p), -1);
+    block_pool_share(p, 0);                      /* wanted again: from the middle of the list */
+    assert_int_equal(block_pool_take(p, -1), 3); /* the free one first */
+    assert_int_equal(block_pool_take(p, -1), 1); /* then what lay idle longest */
+    assert_int_equal(block_pool_take(p, -1), 2);
+    assert_int_equal(block_pool_take(p, -1), -1);
     assert_true(block_pool_drop(p, 1));  /* new contents are not kept */
     assert_false(block_pool_drop(p, 0)); /* the old ones still are */
     assert_int_equal(block_pool_idle(p), 1);
@@ -80,7 +99,7 @@ static void random_life_adds_up(void **state)
         switch (rand_r(&seed) % 5) {
         case 0:
         case 1: {
-            int32_t block = block_pool_take(p);
+            int32_t block = block_pool_take(p, at - 1);
             n_none += block < 0;
             if (block < 0)
                 break;
@@ -125,6 +144,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_until_none_is_left),
+        cmocka_unit_test(blocks_follow_each_other),
         cmocka_unit_test(a_shared_block_lives_until_the_last_drop),
         cmocka_unit_test(kept_blocks_lie_idle_and_are_taken_last),
         cmocka_unit_test(random_life_adds_up),

@@ -125,10 +125,10 @@ static void append(struct slot_book *b, int slot, int32_t block)
     tell(b, (struct slot_change){.kind = SLOT_APPEND, .slot = slot, .block = block});
 }
 
-/* A block for new contents; -1 when all are held. */
-static int32_t take(struct slot_book *b)
+/* A block for new contents at a sequence's end; -1 when all are held. */
+static int32_t take(struct slot_book *b, const struct slot *s)
 {
-    int32_t block = block_pool_take(b->pool);
+    int32_t block = block_pool_take(b->pool, s->n_blocks > 0 ? s->blocks[s->n_blocks - 1] : -1);
     if (block >= 0)
         prefix_index_forget(b->index, block);
     return block;
@@ -146,7 +146,7 @@ int slot_book_extend(struct slot_book *b, int slot, int n_positions)
     int n_blocks = slot_book_blocks_for(n_positions);
     ASSERT(n_blocks <= b->max_blocks);
     while (s->n_blocks < n_blocks) {
-        int32_t block = take(b);
+        int32_t block = take(b, s);
         if (block < 0)
             return s->n_blocks * KV_BLOCK_TOKENS;
         append(b, slot, block);
@@ -232,7 +232,7 @@ static int share_blocks(struct slot_book *b, int slot, const int32_t *tokens, in
 static int copy_block(struct slot_book *b, int slot, int32_t from, int n_tokens, int n_done)
 {
     block_pool_share(b->pool, from); /* so that it is not taken */
-    int32_t block = take(b);
+    int32_t block = take(b, &b->slots[slot]);
     drop(b, from);
     if (block < 0)
         return n_done;
