@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    AHEAD = 6,      /* blocks fetched ahead: more than a span, and well inside the first cache */
+    AHEAD = 5,      /* blocks fetched ahead: more than a span, and well inside the first cache */
     SHORT_STEP = 4, /* blocks; a multiple of every span */
 };
 _Static_assert((int)SHORT_STEP % (int)SPAN == 0, "a span lies in one step");
