@@ -70,8 +70,6 @@ static int n_missing(const struct schedule *s, const struct sequence *q, enum gu
 {
     int most = least_of(MOST_ASSUMED, q->limit - 1 - q->n_tokens);
     int reach = acceptance_reach(&q->accepted[source], least_rate(s, source), most);
-    if (source == GUESS_MODEL && s->n_guess_times < FIRST_TIMES)
-        reach = most_of(reach, least_of(1, most)); /* what they take is seen only by trying */
     int each = (reach + steps_each(s) - 1) / steps_each(s);
     return least_of(least_of(each, s->options.max_draft) - (q->n_assumed - first_unsent(q)),
                     reach - (q->n_assumed - q->n_tokens));
