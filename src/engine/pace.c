@@ -102,10 +102,11 @@ int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n
 
 double pace_step_cost_rows(const struct pace *p)
 {
-    const double unknown = 12, least = 4, most = 512;
+    const double unknown = 4, least = 2, most = 512;
+    const double not_hidden = 0.5; /* half of the reading is, behind the products */
     if (p->weight <= 0 || p->per_prompt_us <= 0)
         return unknown;
-    double rows = p->base_us / p->per_prompt_us;
+    double rows = not_hidden * p->base_us / p->per_prompt_us;
     return rows < least ? least : rows > most ? most : rows;
 }
 

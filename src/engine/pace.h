@@ -47,8 +47,9 @@ struct pace_bound {
 enum { PACE_MIN_ROWS = 4 };
 int pace_prompt_rows(const struct pace *p, const struct pace_bound *bound, int n_decoding);
 
-/* What a step costs by itself, in prompt rows: reading the weights, and one hop more. A guess as
- * long as nothing is known. */
+/* What a chunk of a prompt costs by itself, in prompt rows: what a decoding step does that is not
+ * its rows (reading the weights, the barriers), as far as it does not go on behind the products. A
+ * guess as long as nothing is known. */
 double pace_step_cost_rows(const struct pace *p);
 
 /* What a guess costs, in tokens: as many of these it must win for guessing to pay, with n_decoding

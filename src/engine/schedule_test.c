@@ -134,20 +134,20 @@ static void take_chunks(int n_flights, int n_prompts, int n_tokens, int *rows, i
 static void chunks_suit_the_length_of_the_ring(void **state)
 {
     (void)state;
-    int rows[20];
+    int rows[32];
     take_chunks(1, 1, 2048, rows, 4); /* alone: as few as can be */
     for (int i = 0; i < 4; i++)
         assert_int_equal(rows[i], 512);
-    take_chunks(3, 1, 2048, rows, 14); /* the root of 2048 x 12 */
-    for (int i = 0; i < 13; i++)
-        assert_int_equal(rows[i], 156);
-    assert_int_equal(rows[13], 2048 - 13 * 156);
-    take_chunks(9, 1, 2048, rows, 10); /* seven stages more idle for a chunk */
-    for (int i = 0; i < 10; i++)
-        assert_in_range(rows[i], 56, 60);
-    take_chunks(3, 8, 400, rows, 16); /* what is left gets less, the chunks do not */
-    for (int i = 0; i < 16; i++)
-        assert_in_range(rows[i], 190, 200);
+    take_chunks(3, 1, 2048, rows, 23); /* the root of 2048 x 4 */
+    for (int i = 0; i < 22; i++)
+        assert_int_equal(rows[i], 90);
+    assert_int_equal(rows[22], 2048 - 22 * 90);
+    take_chunks(5, 1, 2048, rows, 30); /* three stages idle for a chunk */
+    for (int i = 0; i < 30; i++)
+        assert_in_range(rows[i], 50, 54);
+    take_chunks(3, 8, 400, rows, 28); /* what is left gets less, the chunks do not */
+    for (int i = 0; i < 28; i++)
+        assert_in_range(rows[i], 110, 115);
     take_chunks(3, 1, 90, rows, 3); /* not below the least that a chunk may have */
     assert_true(rows[0] == 32 && rows[1] == 32 && rows[2] == 26);
 }
