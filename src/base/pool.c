@@ -13,8 +13,9 @@
  * caller has spun in vain, nobody spins for a while; the while doubles as long as trying again
  * fails.
  *
- * pool_take counts on one line a node. There are two sets of counters, used in turn: while an
- * operation runs, nobody looks at the other set, and the caller sets it back without waiting. */
+ * pool_take counts on a line for each thread: what of its range is taken, by whomever. There are two
+ * sets of counters, used in turn: while an operation runs, nobody looks at the other set, and each
+ * thread sets its own line there back without waiting. */
 #include "base/pool.h"
 
 #include "base/bounds.h"
@@ -42,12 +43,12 @@ struct worker {
     int thread_i;
 };
 
-/* How many items of each series are taken, of one node's part. */
+/* How many items of each series are taken, of one thread's range. */
 struct taken {
     _Alignas(LINE) atomic_int of[POOL_SERIES];
 };
 
-/* The threads of a node are consecutive, and so are the items that are theirs first. */
+/* The threads of a node: consecutive, and so are their ranges. */
 struct part {
     int first_thread, last_thread; /* [first, last) */
 };
@@ -63,7 +64,7 @@ struct pool {
     struct part *parts;       /* [n_parts] */
     int *part_of;             /* [n_threads] */
     struct cpu_place *places; /* [n_places] */
-    struct taken *sets[2];    /* [n_parts] each */
+    struct taken *sets[2];    /* [n_threads] each */
     struct taken *alone;      /* [1] */
 
     pthread_mutex_t lock; /* guards only sleeping and waking */
@@ -73,7 +74,7 @@ struct pool {
     pool_fn fn;
     void *context;
     struct taken *taken; /* the current set, */
-    int n_taken_parts;   /* and the parts in it */
+    int n_ranges;        /* and the ranges in it */
     atomic_bool spins;   /* for the time being */
     atomic_bool stopping;
 
@@ -179,6 +180,20 @@ static void bind_to_place(const struct pool *p, int thread_i)
         cpus_bind(cpus, n);
 }
 
+/* A line of the set that the operation after this one will use: its publication, behind the end of
+ * this one, orders these before its use. */
+static void set_back(struct taken *t)
+{
+    for (int s = 0; s < POOL_SERIES; s++)
+        atomic_store_explicit(&t->of[s], 0, memory_order_relaxed);
+}
+
+static void run_part(struct pool *p, unsigned number, int thread_i)
+{
+    set_back(&p->sets[(number + 1) % 2][thread_i]);
+    p->fn(p->context, thread_i, p->n_threads);
+}
+
 static void *worker_main(void *argument)
 {
     struct worker *w = argument;
@@ -190,7 +205,7 @@ static void *worker_main(void *argument)
         wait_for_operation(p, done);
         if (atomic_load(&p->stopping))
             return NULL;
-        p->fn(p->context, w->thread_i, p->n_threads);
+        run_part(p, done + 1, w->thread_i);
         if (atomic_fetch_add(&p->finished, 1) + 1 == (done + 1) * n_workers)
             wake_caller(p);
     }
@@ -231,8 +246,8 @@ static void take_places(struct pool *p, const struct cpu_place *places, int n_pl
     find_parts(p);
     p->pins = pin && p->n_threads <= p->n_places;
     p->binds = p->pins || p->n_parts > 1;
-    p->sets[0] = lines_new((size_t)p->n_parts * sizeof p->sets[0][0]);
-    p->sets[1] = lines_new((size_t)p->n_parts * sizeof p->sets[1][0]);
+    p->sets[0] = lines_new((size_t)p->n_threads * sizeof p->sets[0][0]);
+    p->sets[1] = lines_new((size_t)p->n_threads * sizeof p->sets[1][0]);
     p->alone = lines_new(sizeof p->alone[0]);
 }
 
@@ -315,14 +330,6 @@ int pool_n_threads(const struct pool *p)
 
 /* ---- operations; the caller ---- */
 
-/* A set that nobody uses: the next operation's publication orders these before its use. */
-static void set_back(struct taken *set, int n_parts)
-{
-    for (int i = 0; i < n_parts; i++)
-        for (int s = 0; s < POOL_SERIES; s++)
-            atomic_store_explicit(&set[i].of[s], 0, memory_order_relaxed);
-}
-
 /* No spinning for a while: twice as long as the last time if that did not help for long. */
 static void calm_down(struct pool *p)
 {
@@ -389,11 +396,10 @@ void pool_run(struct pool *p, pool_fn fn, void *context)
     p->fn = fn;
     p->context = context;
     p->taken = p->sets[number % 2];
-    p->n_taken_parts = p->n_parts;
+    p->n_ranges = p->n_threads;
     atomic_store(&p->operation, number);
     wake_workers(p);
-    set_back(p->sets[(number + 1) % 2], p->n_parts);
-    fn(context, 0, p->n_threads);
+    run_part(p, number, 0);
     wait_for_workers(p, number * ((unsigned)p->n_threads - 1));
     p->is_running = false;
 }
@@ -402,35 +408,36 @@ void pool_run_alone(struct pool *p, pool_fn fn, void *context)
 {
     ASSERT(!p->is_running);
     p->is_running = true;
-    set_back(p->alone, 1);
+    set_back(p->alone);
     p->taken = p->alone;
-    p->n_taken_parts = 1;
+    p->n_ranges = 1;
     fn(context, 0, 1);
     p->is_running = false;
 }
 
 /* ---- sharing out ---- */
 
-static int share_begin(const struct pool *p, int n, int thread_i)
+/* Whose range a thread looks at in its i-th attempt: its own, those of its node, the others. */
+static int owner_of_attempt(const struct pool *p, int thread_i, int i)
 {
-    return (int)((long long)n * thread_i / p->n_threads);
+    if (p->n_ranges == 1)
+        return 0;
+    const struct part *node = &p->parts[p->part_of[thread_i]];
+    int first = node->first_thread, n = node->last_thread - first;
+    return i < n ? first + (thread_i - first + i) % n : (first + i) % p->n_threads;
 }
 
 bool pool_take(struct pool *p, int thread_i, int series, int n, int grain, int *begin, int *end)
 {
     ASSERT(series >= 0 && series < POOL_SERIES && n >= 0 && grain >= 1);
-    int n_parts = p->n_taken_parts, own = n_parts > 1 ? p->part_of[thread_i] : 0;
     grain = grain < n ? grain : n; /* counters stay below (threads + 1) n: see the assertion */
     ASSERT(n <= INT_MAX / (POOL_MAX_THREADS + 1));
-    for (int i = 0; i < n_parts; i++) {
-        int part = (own + i) % n_parts, first = 0, last = n;
-        if (n_parts > 1) {
-            first = share_begin(p, n, p->parts[part].first_thread);
-            last = share_begin(p, n, p->parts[part].last_thread);
-        }
+    for (int i = 0; i < p->n_ranges; i++) {
+        int owner = owner_of_attempt(p, thread_i, i), first, last;
+        pool_share(n, owner, p->n_ranges, &first, &last);
         /* Relaxed: only who gets what is decided here; the barriers order the data. The look
          * before keeps a counter that is at its end where it is. */
-        atomic_int *taken = &p->taken[part].of[series];
+        atomic_int *taken = &p->taken[owner].of[series];
         if (atomic_load_explicit(taken, memory_order_relaxed) >= last - first)
             continue;
         int at = atomic_fetch_add_explicit(taken, grain, memory_order_relaxed);

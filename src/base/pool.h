@@ -7,12 +7,14 @@
  * costs nothing; a pool of more threads than the process has processors does not spin at all.
  *
  * Work is shared out in one of two ways. pool_share cuts it beforehand, equally. pool_take hands it
- * out piece by piece, so that a thread whose processor is slower, or busy with something else,
- * takes fewer; which thread got which piece differs from run to run. Either way the pieces must be
- * independent and their boundaries must not change a bit of the result.
+ * out piece by piece: first those of a thread's own range, in order, so that what it reads is one
+ * long stream; then those that other threads have not come to, so that one whose processor is
+ * slower, or busy with something else, takes fewer. Which thread got which piece differs from run to
+ * run. Either way the pieces must be independent and their boundaries must not change a bit of the
+ * result. (The ranges are those of pool_share.)
  *
  * Several memory nodes (NUMA): threads are spread over the nodes' processors in order, each may run
- * on its node's processors only, and pool_take gives a thread the part of its own node first: what
+ * on its node's processors only, and helps the threads of its own node before others: what
  * was first written through pool_take or pool_share over n items is later read through either of
  * them, over as many items, mostly by the node that holds it. With `pin` a thread keeps to one
  * processor. For the caller, thread 0, this begins with its first pool_run and ends with
@@ -54,7 +56,7 @@ void pool_run_alone(struct pool *p, pool_fn fn, void *context);
 /* Inside an operation: the next of `n` items, at most `grain` of them, for thread thread_i; false
  * when all are taken. In each operation every item of every series is given out exactly once if all
  * threads call until the answer is false, with the same n (>= 0) and grain (>= 1) for a series.
- * About 50 ns where several threads take at the same time: give it pieces of some microseconds. */
+ * Some 10 ns, more where several threads are at one range: give it pieces of some microseconds. */
 bool pool_take(struct pool *p, int thread_i, int series, int n, int grain, int *begin, int *end);
 
 /* Let the calling thread run on all processors again that were the process's when the pool was

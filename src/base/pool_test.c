@@ -214,7 +214,7 @@ static void take_first(void *context, int thread_i, int n_threads)
         continue;
 }
 
-static void a_thread_takes_its_own_nodes_part_first(void **state)
+static void a_thread_takes_its_own_range_first(void **state)
 {
     (void)state;
     static const struct cpu_place places[] = {{0, 0}, {1, 3}, {2, 3}};
@@ -224,14 +224,47 @@ static void a_thread_takes_its_own_nodes_part_first(void **state)
     for (int run = 0; run < 20; run++) {
         f.arrived = 0;
         pool_run(f.pool, take_first, &f);
-        assert_int_equal(f.begin[0], 0);
-        assert_int_equal(f.end[0], 10);
-        for (int t = 1; t <= 2; t++) /* these two share 100 … 299 */
-            assert_true(f.begin[t] == 100 || f.begin[t] == 110);
-        assert_int_not_equal(f.begin[1], f.begin[2]);
+        for (int t = 0; t < 3; t++) {
+            assert_int_equal(f.begin[t], 100 * t);
+            assert_int_equal(f.end[t], 100 * t + 10);
+        }
     }
     pool_unbind_caller(f.pool);
     pool_free(f.pool);
+}
+
+/* Everything is done by thread 2, for the others are held up: in which order. */
+struct all_pieces {
+    struct pool *pool;
+    atomic_bool done;
+    int begin[32], n;
+};
+
+static void take_all(void *context, int thread_i, int n_threads)
+{
+    struct all_pieces *a = context;
+    int end;
+    (void)n_threads;
+    while (thread_i != 2 && !a->done)
+        clock_sleep_us(10);
+    while (a->n < 32 && pool_take(a->pool, thread_i, 0, 300, 25, &a->begin[a->n], &end))
+        a->n++;
+    a->done = true;
+}
+
+static void a_thread_helps_its_own_node_first(void **state)
+{
+    (void)state;
+    static const struct cpu_place places[] = {{0, 0}, {1, 3}, {2, 3}};
+    static const int order[12] = {200, 225, 250, 275, 100, 125, 150, 175, 0, 25, 50, 75};
+    struct pool_options o = {.n_threads = 3};
+    struct all_pieces a = {0};
+    assert_int_equal(pool_open_on(&o, places, 3, &a.pool, NULL), OK);
+    pool_run(a.pool, take_all, &a);
+    assert_int_equal(a.n, 12);
+    assert_memory_equal(a.begin, order, sizeof order);
+    pool_unbind_caller(a.pool);
+    pool_free(a.pool);
 }
 
 static void nodes_help_each_other(void **state)
@@ -275,7 +308,8 @@ int main(void)
         cmocka_unit_test(more_threads_than_processors_make_progress),
         cmocka_unit_test(pinned_threads_keep_to_one_processor_each),
         cmocka_unit_test(nobody_is_pinned_where_it_cannot_be),
-        cmocka_unit_test(a_thread_takes_its_own_nodes_part_first),
+        cmocka_unit_test(a_thread_takes_its_own_range_first),
+        cmocka_unit_test(a_thread_helps_its_own_node_first),
         cmocka_unit_test(nodes_help_each_other),
         cmocka_unit_test(bad_counts_are_refused),
     };

@@ -5,7 +5,7 @@
  * are those of the operations one after the other.
  *
  * A piece of work is some pairs of panels (32 rows of the matrix) for all tokens: threads take
- * pieces until none is left, so that a slower one does less. */
+ * pieces until none is left (pool_take), so that a slower one does less. */
 #include "backend/cpu/cpu_impl.h"
 
 enum {
