@@ -3,11 +3,21 @@
 #include "backend/cpu/x86/avx512_impl.h"
 
 /* 16 values scaled and rounded to codes (to nearest even: the default mode). */
-FORCE_INLINE __m512i quantise_half(int8_t *codes, __m512 x, __m512 inverse)
+FORCE_INLINE __m128i codes_of(__m512 x, __m512 inverse)
 {
-    __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
-    _mm_storeu_si128((__m128i *)codes, _mm512_cvtepi32_epi8(code));
-    return code;
+    return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
+}
+
+/* The sums of a group's codes, less: sad adds eight unsigned bytes at a time. */
+FORCE_INLINE void put_sums(struct quant_group *q, __m128i low, __m128i high)
+{
+    const __m128i offset = _mm_set1_epi8((char)0x80);
+    low = _mm_sad_epu8(_mm_xor_si128(low, offset), _mm_setzero_si128());
+    high = _mm_sad_epu8(_mm_xor_si128(high, offset), _mm_setzero_si128());
+    __m128i halves =
+        _mm_add_epi64(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
+    q->less_first = GROUP / 2 * 128 - _mm_cvtsi128_si32(halves);
+    q->less_sum = q->less_first + GROUP / 2 * 128 - _mm_extract_epi32(halves, 2);
 }
 
 FORCE_INLINE void quantise_group(struct quant_group *q, const float *x)
@@ -20,10 +30,11 @@ FORCE_INLINE void quantise_group(struct quant_group *q, const float *x)
     float amax = f32_from_bits(bits), inverse = 127.0f / amax;
     if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
         q->scale = amax / 127.0f;
-        __m512i low = quantise_half(q->codes, a, _mm512_set1_ps(inverse));
-        __m512i high = quantise_half(q->codes + 16, b, _mm512_set1_ps(inverse));
-        q->less_first = -_mm512_reduce_add_epi32(low);
-        q->less_sum = -_mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+        __m128i low = codes_of(a, _mm512_set1_ps(inverse));
+        __m128i high = codes_of(b, _mm512_set1_ps(inverse));
+        _mm_storeu_si128((__m128i *)q->codes, low);
+        _mm_storeu_si128((__m128i *)(q->codes + 16), high);
+        put_sums(q, low, high);
         q->scaled_sum = (float)-q->less_sum * q->scale;
     } else { /* zeros, or something that is not finite: as ref */
         *q = (struct quant_group){0};
