@@ -13,9 +13,9 @@
  * caller has spun in vain, nobody spins for a while; the while doubles as long as trying again
  * fails.
  *
- * pool_take counts on a line for each thread: what of its range is taken, by whomever. There are two
- * sets of counters, used in turn: while an operation runs, nobody looks at the other set, and each
- * thread sets its own line there back without waiting. */
+ * pool_take counts on a line for each thread: what of its range is taken, by whomever. There are
+ * two sets of counters, used in turn: while an operation runs, nobody looks at the other set, and
+ * each thread sets its own line there back without waiting. */
 #include "base/pool.h"
 
 #include "base/bounds.h"

@@ -9,14 +9,14 @@
  * Work is shared out in one of two ways. pool_share cuts it beforehand, equally. pool_take hands it
  * out piece by piece: first those of a thread's own range, in order, so that what it reads is one
  * long stream; then those that other threads have not come to, so that one whose processor is
- * slower, or busy with something else, takes fewer. Which thread got which piece differs from run to
- * run. Either way the pieces must be independent and their boundaries must not change a bit of the
- * result. (The ranges are those of pool_share.)
+ * slower, or busy with something else, takes fewer. (The ranges are those of pool_share.) Which
+ * thread got which piece differs from run to run. Either way the pieces must be independent and
+ * their boundaries must not change a bit of the result.
  *
  * Several memory nodes (NUMA): threads are spread over the nodes' processors in order, each may run
- * on its node's processors only, and helps the threads of its own node before others: what
- * was first written through pool_take or pool_share over n items is later read through either of
- * them, over as many items, mostly by the node that holds it. With `pin` a thread keeps to one
+ * on its node's processors only and helps the threads of its own node before others: what was first
+ * written through pool_take or pool_share over n items is later read through either of them, over
+ * as many items, mostly by the node that holds it. With `pin` a thread keeps to one
  * processor. For the caller, thread 0, this begins with its first pool_run and ends with
  * pool_unbind_caller. Results never depend on any of it.
  *

@@ -19,9 +19,9 @@ enum { PREFETCH_BYTES = 8192 /* ahead of the group being decoded */ };
  * down, which reads 2 % faster with one thread and 3 to 6 % with two. From 8 tokens on it makes no
  * difference.
  *
- * Several tokens of Q8_0 only into the second-level cache, from where that prefetcher goes on: asked
- * for into the first, so many lines wait for one of its few miss buffers, and the loads of
- * activations behind them (8 tokens on a Zen 4: 200 Gop/s instead of 335; a Zen 5 does not mind). */
+ * Several tokens of Q8_0 only into the second-level cache, from where that prefetcher goes on:
+ * asked for into the first, so many lines wait for one of its few miss buffers, and the loads of
+ * activations behind them (8 tokens on a Zen 4: 200 Gop/s, not 335; a Zen 5 does not mind). */
 FORCE_INLINE void prefetch_group(const uint8_t *panel, size_t g, const int n,
                                  const enum pack_format format)
 {

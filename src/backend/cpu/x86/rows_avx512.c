@@ -14,8 +14,7 @@ FORCE_INLINE void put_sums(struct quant_group *q, __m128i low, __m128i high)
     const __m128i offset = _mm_set1_epi8((char)0x80);
     low = _mm_sad_epu8(_mm_xor_si128(low, offset), _mm_setzero_si128());
     high = _mm_sad_epu8(_mm_xor_si128(high, offset), _mm_setzero_si128());
-    __m128i halves =
-        _mm_add_epi64(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
+    __m128i halves = _mm_add_epi64(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
     q->less_first = GROUP / 2 * 128 - _mm_cvtsi128_si32(halves);
     q->less_sum = q->less_first + GROUP / 2 * 128 - _mm_extract_epi32(halves, 2);
 }
