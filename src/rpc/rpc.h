@@ -81,7 +81,8 @@ void rpc_channel_close(struct rpc_channel *c); /* its calls and streams are over
 const char *rpc_channel_address(const struct rpc_channel *c);
 
 /* Call `method` ("/package.Service/Name") and wait for the answer at most timeout_us (<= 0: as long
- * as the connection lives). *answer is the caller's. Any thread; several at once. */
+ * as the connection lives). *answer is the caller's. Any thread; several at once. Where gRPC gave
+ * up a connection for no reason of connect's, it is tried again a few times, within 0.1 s. */
 enum err rpc_unary(struct rpc_channel *c, const char *method, const void *request, size_t bytes,
                    time_us timeout_us, struct rpc_buffer *answer, struct error *e);
 

@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    ATTEMPTS = 4, /* of a call whose connection failed for no reason */
+    FIRST_WAIT_US = 5000,
+};
+
 enum err rpc_channel_open(const char *address, struct rpc_channel **out, struct error *e)
 {
     *out = NULL;
@@ -192,11 +197,13 @@ void rpc_reader_close(struct rpc_reader *r)
     free(r);
 }
 
-enum err rpc_unary(struct rpc_channel *c, const char *method, const void *request, size_t bytes,
-                   time_us timeout_us, struct rpc_buffer *answer, struct error *e)
+static enum err unary_once(struct rpc_channel *c, const char *method, const void *request,
+                           size_t bytes, time_us timeout_us, struct rpc_buffer *answer,
+                           bool *false_alarm, struct error *e)
 {
     struct rpc_reader *r;
     *answer = (struct rpc_buffer){0};
+    *false_alarm = false;
     enum err err = reader_open(c, method, request, bytes, timeout_us, &r, e);
     if (err != OK)
         return err;
@@ -208,6 +215,43 @@ enum err rpc_unary(struct rpc_channel *c, const char *method, const void *reques
     } else if (err == ERR_CLOSED && r->status == GRPC_STATUS_OK) {
         err = error_set(e, ERR_FORMAT, "%s: %s gave no answer", c->address, method);
     }
+    *false_alarm = r->ended && rpc_is_false_alarm(r->status, r->status_text);
     rpc_reader_close(r);
+    return err;
+}
+
+/* Connect again at once, and wait for it a while. (gRPC connects only while somebody polls.) */
+static void connect_again(struct rpc_channel *c, time_us timeout_us)
+{
+    struct rpc_tag tag; /* only its address counts */
+    gpr_timespec deadline = deadline_in(timeout_us);
+    grpc_completion_queue *cq = grpc_completion_queue_create_for_pluck(NULL);
+    grpc_channel_reset_connect_backoff(c->channel);
+    for (bool changed = true; changed;) {
+        grpc_connectivity_state s = grpc_channel_check_connectivity_state(c->channel, 1);
+        if (s == GRPC_CHANNEL_READY || s == GRPC_CHANNEL_SHUTDOWN)
+            break;
+        grpc_channel_watch_connectivity_state(c->channel, s, deadline, cq, &tag);
+        changed = grpc_completion_queue_pluck(cq, &tag, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL)
+                      .success;
+    }
+    grpc_completion_queue_shutdown(cq);
+    grpc_completion_queue_destroy(cq);
+}
+
+/* After a false alarm nothing was sent. */
+enum err rpc_unary(struct rpc_channel *c, const char *method, const void *request, size_t bytes,
+                   time_us timeout_us, struct rpc_buffer *answer, struct error *e)
+{
+    bool false_alarm;
+    struct error why;
+    time_us wait_us = FIRST_WAIT_US;
+    enum err err = unary_once(c, method, request, bytes, timeout_us, answer, &false_alarm, &why);
+    for (int i = 1; false_alarm && i < ATTEMPTS; i++, wait_us *= 4) {
+        connect_again(c, wait_us);
+        err = unary_once(c, method, request, bytes, timeout_us, answer, &false_alarm, &why);
+    }
+    if (err != OK && e != NULL)
+        *e = why;
     return err;
 }

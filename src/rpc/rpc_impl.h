@@ -51,6 +51,8 @@ grpc_status_code rpc_status_of(enum err code);
 /* The error that a status is: its text behind "address: ". OK for GRPC_STATUS_OK. */
 enum err rpc_status_error(grpc_status_code status, grpc_slice text, const char *address,
                           struct error *e);
+/* Whether this status says that connecting failed although it had not: try again. */
+bool rpc_is_false_alarm(grpc_status_code status, grpc_slice text);
 
 /* "ipv4:127.0.0.1:4711" as gRPC writes peers, as an address; text that is none stays as it is. */
 void rpc_peer_text(grpc_call *call, char out[static ADDRESS_MAX]);

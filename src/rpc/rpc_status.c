@@ -66,6 +66,18 @@ static bool is_about_connecting(const char *text)
            strstr(text, "Name resolution") != NULL;
 }
 
+/* gRPC before 1.61 may give a connection up that is being made: it looks at errno only after calls
+ * that may have set it to anything (grpc/grpc#35064). What it then says lacks connect's "remote
+ * host". */
+bool rpc_is_false_alarm(grpc_status_code status, grpc_slice text)
+{
+    static const char failed[] = "failed to connect", genuine[] = "remote host: ";
+    const char *at = (const char *)GRPC_SLICE_START_PTR(text);
+    size_t n = GRPC_SLICE_LENGTH(text);
+    return status == GRPC_STATUS_UNAVAILABLE && memmem(at, n, failed, sizeof failed - 1) != NULL &&
+           memmem(at, n, genuine, sizeof genuine - 1) == NULL;
+}
+
 enum err rpc_status_error(grpc_status_code status, grpc_slice text, const char *address,
                           struct error *e)
 {
