@@ -66,7 +66,7 @@ static bool is_about_connecting(const char *text)
            strstr(text, "Name resolution") != NULL;
 }
 
-/* gRPC before 1.61 may give a connection up that is being made: it looks at errno only after calls
+/* gRPC 1.51 may give a connection up that is being made: it looks at errno only after calls
  * that may have set it to anything (grpc/grpc#35064). What it then says lacks connect's "remote
  * host". */
 bool rpc_is_false_alarm(grpc_status_code status, grpc_slice text)
