@@ -4,11 +4,12 @@
  * seven) would stand on small pages. A region is address space, not memory: what nobody has written
  * takes none.
  *
- *     region   [header | piece | piece | piece | … not cut yet ]   REGION bytes, at a multiple of
- * it
+ *     region   [header | piece | piece | piece | … not cut yet ]   REGION bytes, aligned to as many
  *
  * Freeing a piece gives its whole pages back to the system at once; it is not cut again (so that
- * every piece is zero), and the region goes with its last piece. */
+ * every piece is zero), and the region goes with its last piece. A page that two pieces share stays
+ * until its whole huge page is without pieces. It must go then: of a huge page with a single small
+ * page in memory the system may at any time make a whole one again, filled with zeros. */
 #include "backend/cpu/memory.h"
 
 #include "base/size.h"
@@ -25,13 +26,17 @@ enum {
     HUGE_PAGE = 2 << 20,
     REGION = 256 << 20,
     REGION_LIMIT = REGION / 4, /* from here up a piece has a mapping of its own */
+    HUGE_PAGES = REGION / HUGE_PAGE,
 };
 
 /* The first bytes of a region. */
 struct region {
     size_t used; /* the header included */
     size_t n_pieces;
+    uint32_t n_living[HUGE_PAGES]; /* pieces with a byte in it; the header counts as one */
 };
+
+enum { HEADER = (sizeof(struct region) + ALIGNMENT - 1) & -ALIGNMENT };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards `current` and all headers */
 static struct region *current;                           /* where pieces are cut; NULL: none yet */
@@ -56,6 +61,22 @@ static void *map_aligned(size_t bytes, size_t alignment)
     return start + before;
 }
 
+static struct region *region_of(const char *piece)
+{
+    return (struct region *)((uintptr_t)piece & -(uintptr_t)REGION);
+}
+
+/* Where a piece begins and ends, in huge pages of its region: the last is one of its own. */
+static size_t first_huge(const char *piece)
+{
+    return (size_t)(piece - (char *)region_of(piece)) / HUGE_PAGE;
+}
+
+static size_t last_huge(const char *piece, size_t bytes)
+{
+    return (size_t)(piece + bytes - 1 - (char *)region_of(piece)) / HUGE_PAGE;
+}
+
 /* `lock` is held. */
 static void *cut(size_t bytes)
 {
@@ -64,27 +85,38 @@ static void *cut(size_t bytes)
         if (fresh == NULL)
             return NULL;
         current = fresh; /* the one before goes with its last piece */
-        current->used = ALIGNMENT;
+        current->used = HEADER;
+        current->n_living[0] = 1;
     }
     char *piece = (char *)current + current->used;
     current->used += bytes;
     current->n_pieces++;
+    for (size_t i = first_huge(piece); i <= last_huge(piece, bytes); i++)
+        current->n_living[i]++;
     return piece;
 }
 
 /* `lock` is held. */
 static void give_back(char *piece, size_t bytes)
 {
-    struct region *r = (struct region *)((uintptr_t)piece & -(uintptr_t)REGION);
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)piece + page - 1) & -page,
-              last = ((uintptr_t)piece + bytes) & -page;
+    struct region *r = region_of(piece);
     if (--r->n_pieces == 0) {
         munmap(r, REGION);
         current = r == current ? NULL : current;
-    } else if (first < last) {
-        madvise((void *)first, last - first, MADV_DONTNEED);
+        return;
     }
+    size_t first = first_huge(piece), last = last_huge(piece, bytes);
+    for (size_t i = first; i <= last; i++)
+        r->n_living[i]--;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), region = (uintptr_t)r,
+              start = ((uintptr_t)piece + page - 1) & -page,
+              end = ((uintptr_t)piece + bytes) & -page;
+    if (r->n_living[first] == 0)
+        start = region + first * HUGE_PAGE;
+    if (r->n_living[last] == 0)
+        end = region + (last + 1) * HUGE_PAGE;
+    if (start < end)
+        madvise((void *)start, end - start, MADV_DONTNEED);
 }
 
 void *cpu_alloc(size_t bytes)

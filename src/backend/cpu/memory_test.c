@@ -95,6 +95,33 @@ static void freed_memory_is_given_back(void **state)
     cpu_free(keeps_region, MB);
 }
 
+/* Nor are the pages that freed pieces shared with each other: only those of huge pages in which a
+ * piece still lives may be. */
+static void nothing_is_left_between_freed_pieces(void **state)
+{
+    (void)state;
+    enum { N = 40, BYTES = MB / 2 - 1000, HUGE_PAGE = 2 * MB };
+    uint8_t *before = cpu_alloc(MB), *pieces[N];
+    for (int i = 0; i < N; i++) {
+        pieces[i] = cpu_alloc(BYTES);
+        assert_non_null(pieces[i]);
+        memset(pieces[i], 1, BYTES);
+    }
+    uint8_t *after = cpu_alloc(MB);
+    memset(after, 1, MB);
+    uintptr_t first = ((uintptr_t)before + MB + HUGE_PAGE - 1) & -(uintptr_t)HUGE_PAGE,
+              last = (uintptr_t)after & -(uintptr_t)HUGE_PAGE;
+    assert_true(first < last && last - first < (size_t)(N + 2) * BYTES); /* all in one region */
+    for (int step = 0; step < N; step++)
+        cpu_free(pieces[step * 7 % N], BYTES); /* 7 and 40 have no common divisor */
+    assert_int_equal(resident_pages((uint8_t *)first, last - first), 0);
+    is_zero((uint8_t *)first, last - first);
+    for (size_t i = 0; i < MB; i += 997)
+        assert_int_equal(after[i], 1);
+    cpu_free(after, MB);
+    cpu_free(before, MB);
+}
+
 static void absurd_sizes_are_refused(void **state)
 {
     (void)state;
@@ -109,6 +136,7 @@ int main(void)
         cmocka_unit_test(every_size_is_zero_and_aligned),
         cmocka_unit_test(pieces_do_not_touch_each_other),
         cmocka_unit_test(freed_memory_is_given_back),
+        cmocka_unit_test(nothing_is_left_between_freed_pieces),
         cmocka_unit_test(absurd_sizes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
