@@ -29,6 +29,7 @@ enum {
     SLOT_MAX = 4096,                 /* sequence slots of a stage */
     SLOT_TABLES_MAX_BYTES = 1 << 30, /* their tables, where these may have holes */
     KV_BLOCK_TOKENS = 16,            /* positions of one KV block */
+    KV_STRIP_BLOCKS = 16,            /* KV blocks that lie together in memory */
     KV_MAX_BLOCKS = 1 << 26,         /* KV blocks of a stage */
     FRAME_MAX_BYTES = 256 << 20,     /* one frame on a link */
 

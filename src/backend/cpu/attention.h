@@ -1,10 +1,16 @@
 /* The key-value store's layout, and what an attention kernel is asked to do.
  *
- * A layer holds, for one key-value head after the other, the keys of all blocks and then the values
- * of all blocks: a head reads one after the other, and blocks with following numbers are read as
- * one stream. A block is KV_BLOCK_TOKENS positions. Its keys are transposed, so that the 16
- * positions are one vector and scores need no sums across lanes; its values are rows, padded to
- * whole vectors (the padding never reaches a result):
+ * A block is KV_BLOCK_TOKENS positions; KV_STRIP_BLOCKS of them, with numbers from a multiple of
+ * that on, are a strip. A layer holds one key-value head after the other, a head one strip after
+ * the other, a strip the keys of its blocks and then their values:
+ *
+ *     head 0                                                          head 1
+ *     [keys of blocks 0-15 | values of 0-15 | keys of 16-31 | values …][keys of 0-15 | …
+ *
+ * A head reads a chunk's keys first, then its values: where a sequence's blocks are whole strips in
+ * ascending order (block_pool.h sees to it) all of that is one stream. A block's keys are
+ * transposed, so that the 16 positions are one vector and scores need no sums across lanes; its
+ * values are rows, padded to whole vectors (the padding never reaches a result):
  *
  *   f16, f32   keys [head_size][16], values [16][padded]
  *   q8         codes as int8 like these, each followed by its scales, f32 [groups][16], KV_GROUP
@@ -23,6 +29,7 @@ enum {
     ATTENTION_QUERIES = 64, /* query vectors of one tile, at most; a multiple of 16 */
     ATTENTION_BLOCKS = ATTENTION_CHUNK / KV_BLOCK_TOKENS,
 };
+_Static_assert((int)ATTENTION_BLOCKS == (int)KV_STRIP_BLOCKS, "a chunk reads a strip");
 
 struct kv_layout {
     enum kv_type type;
@@ -68,20 +75,30 @@ struct attention_tile {
     int head, n_heads;
 };
 
-/* Where the keys of a head in a block begin, in bytes from its layer's cells. */
-static inline size_t kv_keys_at(const struct kv_layout *l, int n_blocks, int32_t block, int kv_head)
+/* Where the strip of a block begins for a head, in bytes from its layer's cells. */
+static inline size_t kv_strip_at(const struct kv_layout *l, int n_blocks, int32_t block,
+                                 int kv_head)
 {
-    size_t head_bytes = (size_t)n_blocks * (l->key_bytes + l->value_bytes);
-    return (size_t)kv_head * head_bytes + (size_t)block * l->key_bytes;
+    size_t blocks_before =
+        (size_t)n_blocks * (size_t)kv_head + (size_t)(block / KV_STRIP_BLOCKS) * KV_STRIP_BLOCKS;
+    return blocks_before * (l->key_bytes + l->value_bytes);
 }
 
-/* Likewise the values. */
+/* Where its keys of a block begin … */
+static inline size_t kv_keys_at(const struct kv_layout *l, int n_blocks, int32_t block, int kv_head)
+{
+    return kv_strip_at(l, n_blocks, block, kv_head) +
+           (size_t)(block % KV_STRIP_BLOCKS) * l->key_bytes;
+}
+
+/* … and its values, behind the keys of the strip, which is short if it is the store's last. */
 static inline size_t kv_values_at(const struct kv_layout *l, int n_blocks, int32_t block,
                                   int kv_head)
 {
-    size_t head_bytes = (size_t)n_blocks * (l->key_bytes + l->value_bytes);
-    return (size_t)kv_head * head_bytes + (size_t)n_blocks * l->key_bytes +
-           (size_t)block * l->value_bytes;
+    int in_strip = block % KV_STRIP_BLOCKS, left = n_blocks - (block - in_strip);
+    size_t n_keys = (size_t)(left < KV_STRIP_BLOCKS ? left : KV_STRIP_BLOCKS);
+    return kv_strip_at(l, n_blocks, block, kv_head) + n_keys * l->key_bytes +
+           (size_t)in_strip * l->value_bytes;
 }
 
 /* The first position that query i of a tile sees; from there it sees all up to … */

@@ -225,22 +225,21 @@ static void find_blocks(struct work *w, int first, int total)
 {
     const struct attention *a = w->a;
     const struct kv_layout *l = &w->layout;
-    const uint8_t *keys = a->cells + kv_keys_at(l, a->n_blocks, 0, w->kv_head);
-    const uint8_t *values = a->cells + kv_values_at(l, a->n_blocks, 0, w->kv_head);
     const int32_t *table = w->table + first;
     int n = w->n_blocks;
     for (int b = 0; b < n; b++) { /* in place of what is not there: it is fetched only */
-        size_t block = (size_t)table[b > w->first_block ? b : w->first_block];
-        w->stream[b] = keys + block * l->key_bytes;
-        w->stream[n + b] = values + block * l->value_bytes;
+        int32_t block = table[b > w->first_block ? b : w->first_block];
+        w->stream[b] = a->cells + kv_keys_at(l, a->n_blocks, block, w->kv_head);
+        w->stream[n + b] = a->cells + kv_values_at(l, a->n_blocks, block, w->kv_head);
     }
     int b = 0;
     for (; b < AHEAD && first + n + b < total; b++)
-        w->stream[2 * n + b] = keys + (size_t)table[n + b] * l->key_bytes;
-    if (w->kv_head + 1 < a->n_kv_heads)
-        keys = a->cells + kv_keys_at(l, a->n_blocks, 0, w->kv_head + 1);
-    for (int next = tile_first(a, w->t, 0) / KV_BLOCK_TOKENS; b < AHEAD; b++, next++)
-        w->stream[2 * n + b] = keys + (size_t)w->table[least(next, total - 1)] * l->key_bytes;
+        w->stream[2 * n + b] = a->cells + kv_keys_at(l, a->n_blocks, table[n + b], w->kv_head);
+    int next_head = least(w->kv_head + 1, a->n_kv_heads - 1);
+    for (int next = tile_first(a, w->t, 0) / KV_BLOCK_TOKENS; b < AHEAD; b++, next++) {
+        int32_t block = w->table[least(next, total - 1)];
+        w->stream[2 * n + b] = a->cells + kv_keys_at(l, a->n_blocks, block, next_head);
+    }
 }
 
 /* Positions [begin, begin + ATTENTION_CHUNK) that the tile sees. */

@@ -46,38 +46,32 @@ static void fill_f32(struct random *r, const struct attention_case *c, uint8_t *
     free(x);
 }
 
-static void fill_q8(struct random *r, const struct attention_case *c, uint8_t *at, size_t n_codes,
-                    size_t n_scales)
+/* Keys, or values, of a head in one block: elements, and the scales of a q8 store. */
+static void fill_block(struct random *r, const struct attention_case *c, uint8_t *at, size_t n,
+                       size_t n_scales)
 {
-    for (size_t i = 0; i < n_codes; i++)
-        at[i] = fill_code(r, c->fill);
-    fill_f32(r, c, at + n_codes, n_scales);
+    if (c->type == KV_F16)
+        fill_f16(r, c, at, n);
+    else if (c->type == KV_F32)
+        fill_f32(r, c, at, n);
+    else {
+        for (size_t i = 0; i < n; i++)
+            at[i] = fill_code(r, c->fill);
+        fill_f32(r, c, at + n, n_scales);
+    }
 }
 
 /* A store of exactly the blocks that are needed (so that ASan sees a read past them), the padding
  * of values filled too. */
 static void fill_cells(struct random *r, const struct attention_case *c, const struct kv_layout *l,
-                       uint8_t *at, int n_blocks)
+                       uint8_t *cells, int n_blocks)
 {
-    const size_t n = (size_t)n_blocks * KV_BLOCK_TOKENS;
-    for (int h = 0; h < c->n_kv_heads; h++, at += n_blocks * (l->key_bytes + l->value_bytes)) {
-        uint8_t *values = at + n_blocks * l->key_bytes;
-        if (c->type == KV_F16) {
-            fill_f16(r, c, at, n * l->head_size);
-            fill_f16(r, c, values, n * l->padded);
-        } else if (c->type == KV_F32) {
-            fill_f32(r, c, at, n * l->head_size);
-            fill_f32(r, c, values, n * l->padded);
-        } else {
-            for (int b = 0; b < n_blocks; b++) {
-                size_t scales = (size_t)KV_BLOCK_TOKENS * l->n_groups;
-                fill_q8(r, c, at + b * l->key_bytes, (size_t)KV_BLOCK_TOKENS * l->head_size,
-                        scales);
-                fill_q8(r, c, values + b * l->value_bytes, (size_t)KV_BLOCK_TOKENS * l->padded,
-                        scales);
-            }
+    const size_t n = KV_BLOCK_TOKENS, scales = n * (size_t)l->n_groups;
+    for (int h = 0; h < c->n_kv_heads; h++)
+        for (int b = 0; b < n_blocks; b++) {
+            fill_block(r, c, cells + kv_keys_at(l, n_blocks, b, h), n * l->head_size, scales);
+            fill_block(r, c, cells + kv_values_at(l, n_blocks, b, h), n * l->padded, scales);
         }
-    }
 }
 
 static void data_init(struct attention_data *x, const struct attention_case *c)
