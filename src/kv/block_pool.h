@@ -6,9 +6,12 @@
  * keeping, it lies idle: still what it was, to be shared again or, when nothing else is free, taken
  * for something new, the one that lay idle longest first.
  *
- * Pure and deterministic. Blocks with following ids lie one behind the other in every stage's memory,
- * and attention reads a run of them as one stream, so of the free blocks the next behind a
- * sequence's last is given. "None left" is an ordinary answer. One thread at a time. */
+ * Blocks of a strip (KV_STRIP_BLOCKS ids from a multiple of that on) lie together in every stage's
+ * memory, strips with following ids one behind the other, and attention reads a sequence fastest that
+ * fills whole strips in ascending order. So a sequence begins a strip that is free, fills it, and
+ * goes on with the next; where there is no such strip it takes what there is.
+ *
+ * Pure and deterministic. "None left" is an ordinary answer. One thread at a time. */
 #ifndef SHOAL_KV_BLOCK_POOL_H
 #define SHOAL_KV_BLOCK_POOL_H
 
@@ -20,10 +23,13 @@ struct block_pool;
 struct block_pool *block_pool_new(int n_blocks); /* >= 1, all of them free */
 void block_pool_free(struct block_pool *p);      /* NULL allowed */
 
-/* A block with one reference, whose old contents are worth nothing from now on: the first free one
- * behind block `after` (-1: the first of all), else the first of all, else the one that lay idle
- * longest; -1 when all are held. */
-int32_t block_pool_take(struct block_pool *p, int32_t after);
+/* A block with one reference, whose old contents are worth nothing from now on, for place `place` of
+ * a sequence's table (from 0 on), whose last block is `last` (-1: none yet). Of the free ones: where
+ * a strip is begun, the one behind `last`; else the first of which the rest of the strip, as far as
+ * the place needs it, is free too, behind `last` or else anywhere; else the first behind `last`;
+ * else the first of all. If none is free, the one that lay idle longest, or one of its strip chosen
+ * likewise that lay idle about as long; -1 when all are held. */
+int32_t block_pool_take(struct block_pool *p, int32_t last, int place);
 
 /* One more reference to a block that is held or idle. */
 void block_pool_share(struct block_pool *p, int32_t block);

@@ -128,7 +128,8 @@ static void append(struct slot_book *b, int slot, int32_t block)
 /* A block for new contents at a sequence's end; -1 when all are held. */
 static int32_t take(struct slot_book *b, const struct slot *s)
 {
-    int32_t block = block_pool_take(b->pool, s->n_blocks > 0 ? s->blocks[s->n_blocks - 1] : -1);
+    int32_t last = s->n_blocks > 0 ? s->blocks[s->n_blocks - 1] : -1;
+    int32_t block = block_pool_take(b->pool, last, s->n_blocks);
     if (block >= 0)
         prefix_index_forget(b->index, block);
     return block;
