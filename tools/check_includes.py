@@ -7,7 +7,7 @@ SHOAL_MODULES in ROOT/CMakeLists.txt is the order; src/M/CMakeLists.txt says wha
 DEPENDS on. What must hold:
   - M depends only on modules above it in the order;
   - a file of src/M includes headers of M, of its dependencies and of theirs; a test of M may also
-    use what its shoal_test() line DEPENDS on ("testing" is tests/support);
+    use what its shoal_test() line DEPENDS on (SUPPORT names the libraries of tests/support);
   - includes are written "module/header.h" and name a file that exists (generated *.pb.h excepted);
   - x_impl.h is included by its own module only;
   - no two C files of src/ and tests/ have the same name.
@@ -19,6 +19,7 @@ import sys
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.M)
 COMMAND = re.compile(r"\b(set|list|shoal_module|shoal_test)[ \t]*\(([^()]*)\)", re.S)
+SUPPORT = {"testing", "false_alarms"}
 KEYWORDS = {"SOURCES", "DEPENDS", "LIBS", "TESTS", "MODULE", "LABEL", "TIMEOUT"}
 
 
@@ -134,7 +135,7 @@ class Checker:
         for name, module in self.modules.items():
             allowed = self.reach({name})
             test_allowed = allowed | self.reach(module.test_depends)
-            support = self.root / "tests" / "support" if "testing" in module.test_depends else None
+            support = self.root / "tests" / "support" if SUPPORT & module.test_depends else None
             for path in c_files(self.root / "src" / name):
                 if path.stem.endswith("_test"):
                     self.check_file(path, name, test_allowed, support)

@@ -13,7 +13,9 @@
  *
  * Failures of the other side arrive as `enum err` with its text: the codes travel as the nearest
  * gRPC status (rpc_status.c), so that any gRPC client understands them. No answer or connection is
- * ERR_UNREACHABLE, a passed deadline ERR_TIMEOUT. All texts name the address.
+ * ERR_UNREACHABLE, a passed deadline ERR_TIMEOUT. All texts name the address. Where gRPC gave up a
+ * connection for no reason of connect's (rpc_status.c), a unary call or a stream tries it again a
+ * few times, within 0.1 s, before anybody hears.
  *
  * Connections are watched with HTTP/2 pings every RPC_KEEPALIVE_MS, so a machine that vanished is
  * noticed within RPC_KEEPALIVE_MS + RPC_KEEPALIVE_TIMEOUT_MS; a process that died, at once. */
@@ -81,8 +83,7 @@ void rpc_channel_close(struct rpc_channel *c); /* its calls and streams are over
 const char *rpc_channel_address(const struct rpc_channel *c);
 
 /* Call `method` ("/package.Service/Name") and wait for the answer at most timeout_us (<= 0: as long
- * as the connection lives). *answer is the caller's. Any thread; several at once. Where gRPC gave
- * up a connection for no reason of connect's, it is tried again a few times, within 0.1 s. */
+ * as the connection lives). *answer is the caller's. Any thread; several at once. */
 enum err rpc_unary(struct rpc_channel *c, const char *method, const void *request, size_t bytes,
                    time_us timeout_us, struct rpc_buffer *answer, struct error *e);
 
@@ -113,14 +114,15 @@ struct rpc_stream_handler {
     void *context;
 };
 
-/* Open a stream. It connects in the background: a failure arrives as on_down. */
+/* Open a stream. It connects in the background: a failure arrives as on_down. The text `method`
+ * is not copied and has to outlive the stream. */
 enum err rpc_stream_open(struct rpc_loop *l, struct rpc_channel *c, const char *method,
                          const struct rpc_metadata *metadata, int n_metadata,
                          const struct rpc_stream_handler *handler, int max_queued,
                          struct rpc_stream **out, struct error *e);
 
-/* Send, or queue behind what is being sent: never blocks. ERR_FULL past max_queued, ERR_CLOSED when
- * the stream is over. Takes the message in every case. Any thread. */
+/* Send, or queue behind what is being sent, and until the peer accepts: never blocks. ERR_FULL past
+ * max_queued, ERR_CLOSED when the stream is over. Takes the message in every case. Any thread. */
 enum err rpc_stream_send(struct rpc_stream *s, const struct rpc_outgoing *m);
 
 /* How long, all in all, messages of this end have waited for the network to take them. Any thread.

@@ -10,11 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    ATTEMPTS = 4, /* of a call whose connection failed for no reason */
-    FIRST_WAIT_US = 5000,
-};
-
 enum err rpc_channel_open(const char *address, struct rpc_channel **out, struct error *e)
 {
     *out = NULL;
@@ -67,7 +62,7 @@ grpc_call *rpc_call_new(struct rpc_channel *c, grpc_completion_queue *cq, const 
     return call;
 }
 
-static gpr_timespec deadline_in(time_us timeout_us)
+gpr_timespec rpc_deadline_in(time_us timeout_us)
 {
     if (timeout_us <= 0)
         return gpr_inf_future(GPR_CLOCK_MONOTONIC);
@@ -118,7 +113,7 @@ static enum err reader_open(struct rpc_channel *c, const char *method, const voi
     grpc_metadata_array_init(&r->initial);
     grpc_metadata_array_init(&r->trailing);
     r->cq = grpc_completion_queue_create_for_pluck(NULL);
-    r->call = rpc_call_new(c, r->cq, method, deadline_in(timeout_us));
+    r->call = rpc_call_new(c, r->cq, method, rpc_deadline_in(timeout_us));
     r->request = rpc_bytes_buffer(request, bytes);
     start_ops(r);
     *out = r;
@@ -133,7 +128,7 @@ enum err rpc_reader_open(struct rpc_channel *c, const char *method, const void *
 
 static bool pluck(struct rpc_reader *r, struct rpc_tag *tag, time_us timeout_us)
 {
-    grpc_event event = grpc_completion_queue_pluck(r->cq, tag, deadline_in(timeout_us), NULL);
+    grpc_event event = grpc_completion_queue_pluck(r->cq, tag, rpc_deadline_in(timeout_us), NULL);
     return event.type == GRPC_OP_COMPLETE;
 }
 
@@ -220,21 +215,26 @@ static enum err unary_once(struct rpc_channel *c, const char *method, const void
     return err;
 }
 
+bool rpc_channel_watch(struct rpc_channel *c, gpr_timespec deadline, grpc_completion_queue *cq,
+                       struct rpc_tag *tag)
+{
+    grpc_connectivity_state s = grpc_channel_check_connectivity_state(c->channel, 1);
+    if (s == GRPC_CHANNEL_READY || s == GRPC_CHANNEL_SHUTDOWN)
+        return false;
+    grpc_channel_watch_connectivity_state(c->channel, s, deadline, cq, tag);
+    return true;
+}
+
 /* Connect again at once, and wait for it a while. (gRPC connects only while somebody polls.) */
 static void connect_again(struct rpc_channel *c, time_us timeout_us)
 {
     struct rpc_tag tag; /* only its address counts */
-    gpr_timespec deadline = deadline_in(timeout_us);
+    gpr_timespec deadline = rpc_deadline_in(timeout_us), never = rpc_deadline_in(0);
     grpc_completion_queue *cq = grpc_completion_queue_create_for_pluck(NULL);
     grpc_channel_reset_connect_backoff(c->channel);
-    for (bool changed = true; changed;) {
-        grpc_connectivity_state s = grpc_channel_check_connectivity_state(c->channel, 1);
-        if (s == GRPC_CHANNEL_READY || s == GRPC_CHANNEL_SHUTDOWN)
-            break;
-        grpc_channel_watch_connectivity_state(c->channel, s, deadline, cq, &tag);
-        changed = grpc_completion_queue_pluck(cq, &tag, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL)
-                      .success;
-    }
+    while (rpc_channel_watch(c, deadline, cq, &tag) &&
+           grpc_completion_queue_pluck(cq, &tag, never, NULL).success)
+        ;
     grpc_completion_queue_shutdown(cq);
     grpc_completion_queue_destroy(cq);
 }
@@ -245,9 +245,9 @@ enum err rpc_unary(struct rpc_channel *c, const char *method, const void *reques
 {
     bool false_alarm;
     struct error why;
-    time_us wait_us = FIRST_WAIT_US;
+    time_us wait_us = RPC_FIRST_WAIT_US;
     enum err err = unary_once(c, method, request, bytes, timeout_us, answer, &false_alarm, &why);
-    for (int i = 1; false_alarm && i < ATTEMPTS; i++, wait_us *= 4) {
+    for (int i = 1; false_alarm && i < RPC_ATTEMPTS; i++, wait_us *= RPC_WAIT_GROWTH) {
         connect_again(c, wait_us);
         err = unary_once(c, method, request, bytes, timeout_us, answer, &false_alarm, &why);
     }

@@ -59,6 +59,15 @@ void rpc_peer_text(grpc_call *call, char out[static ADDRESS_MAX]);
 
 grpc_call *rpc_call_new(struct rpc_channel *c, grpc_completion_queue *cq, const char *method,
                         gpr_timespec deadline);
+gpr_timespec rpc_deadline_in(time_us timeout_us); /* <= 0: never */
+
+/* After a false alarm: how often a call or stream is tried in all, and how long the connection is
+ * waited for before the next try: 5, 20, 80 ms. */
+enum { RPC_ATTEMPTS = 4, RPC_FIRST_WAIT_US = 5000, RPC_WAIT_GROWTH = 4 };
+/* Connect, and hear by `tag` of the next change of the connection's state (or of the deadline: not
+ * ok). False if there is nothing to wait for: connected, or closed. */
+bool rpc_channel_watch(struct rpc_channel *c, gpr_timespec deadline, grpc_completion_queue *cq,
+                       struct rpc_tag *tag);
 
 /* Start a batch; our batches are always well formed, so anything but OK is a bug of ours. */
 void rpc_start(grpc_call *call, const grpc_op *ops, size_t n_ops, struct rpc_tag *tag);

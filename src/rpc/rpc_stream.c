@@ -7,6 +7,10 @@
  *     open ──(message …)──▶ down ──▶ closed          down: on_down was or is being called
  *       └── rpc_stream_close: flush, half-close or status, wait; cancel after FLUSH_US
  *
+ * Where gRPC gave the connection of a client's end up by mistake (rpc_is_false_alarm), the owner
+ * hears nothing: once all of that call is over, the channel is connected again and another call
+ * takes its place. So that no message is lost with the first, none is sent before acceptance.
+ *
  * The lock guards every field below it and every start of a batch. Callbacks run without it. */
 #include "rpc/rpc_impl.h"
 
@@ -24,7 +28,7 @@ struct rpc_stream {
     bool is_server;
     struct rpc_stream_handler handler;
     char peer[ADDRESS_MAX];
-    struct rpc_tag on_start, on_accepted, on_receive, on_send, on_finish, on_end;
+    struct rpc_tag on_start, on_accepted, on_receive, on_send, on_finish, on_end, on_connected;
     grpc_metadata_array initial, trailing;
 
     pthread_mutex_t lock;
@@ -37,29 +41,53 @@ struct rpc_stream {
     bool is_finishing;                 /* half-close or status was started */
     bool is_down;
     bool is_refused;          /* never accepted: frees itself */
-    grpc_byte_buffer **queue; /* ring of max_queued */
-    int queue_first, n_queued, max_queued;
+    bool is_stranded;         /* a false alarm: another call follows when this one is over */
+    grpc_byte_buffer **queue; /* ring of n_places: max_queued, and one that could be under way */
+    int queue_first, n_queued, n_places;
     grpc_byte_buffer *sending, *incoming;
     grpc_status_code status; /* received; a server's own to send in finish_status */
     grpc_slice status_text;
     int was_cancelled;
     struct error finish_reason;
     bool has_reason;
+
+    /* A client's: what it takes to call again. */
+    struct rpc_channel *channel;
+    const char *method;
+    struct rpc_metadata metadata[RPC_MAX_METADATA];
+    int n_metadata, n_attempts;
+    time_us wait_us; /* how long the next connection is waited for, at most until: */
+    gpr_timespec connect_until;
 };
+
+static void init_call(struct rpc_stream *s, grpc_call *call)
+{
+    s->call = call;
+    s->status_text = grpc_empty_slice();
+    grpc_metadata_array_init(&s->initial);
+    grpc_metadata_array_init(&s->trailing);
+}
+
+static void release_call(struct rpc_stream *s)
+{
+    if (s->call == NULL)
+        return;
+    grpc_call_unref(s->call);
+    grpc_metadata_array_destroy(&s->initial);
+    grpc_metadata_array_destroy(&s->trailing);
+    grpc_slice_unref(s->status_text);
+}
 
 static void free_stream(struct rpc_stream *s)
 {
     ASSERT(s->n_pending == 0);
     for (int i = 0; i < s->n_queued; i++)
-        grpc_byte_buffer_destroy(s->queue[(s->queue_first + i) % s->max_queued]);
+        grpc_byte_buffer_destroy(s->queue[(s->queue_first + i) % s->n_places]);
     if (s->sending != NULL)
         grpc_byte_buffer_destroy(s->sending);
     if (s->incoming != NULL)
         grpc_byte_buffer_destroy(s->incoming);
-    grpc_call_unref(s->call);
-    grpc_metadata_array_destroy(&s->initial);
-    grpc_metadata_array_destroy(&s->trailing);
-    grpc_slice_unref(s->status_text);
+    release_call(s);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s->queue);
@@ -79,6 +107,36 @@ static void begin_receive(struct rpc_stream *s)
     grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
     op.data.recv_message.recv_message = &s->incoming;
     begin(s, &op, &s->on_receive);
+}
+
+/* A client's call; the one before it is over. */
+static void begin_call(struct rpc_stream *s)
+{
+    release_call(s);
+    init_call(s, rpc_call_new(s->channel, s->loop->cq, s->method, rpc_deadline_in(0)));
+    grpc_metadata pairs[RPC_MAX_METADATA] = {0};
+    for (int i = 0; i < s->n_metadata; i++) {
+        pairs[i].key = grpc_slice_from_copied_string(s->metadata[i].key);
+        pairs[i].value = grpc_slice_from_copied_string(s->metadata[i].value);
+    }
+    s->n_attempts++;
+    grpc_op op = {.op = GRPC_OP_SEND_INITIAL_METADATA};
+    op.data.send_initial_metadata.count = (size_t)s->n_metadata;
+    op.data.send_initial_metadata.metadata = pairs;
+    begin(s, &op, &s->on_start);
+    op = (grpc_op){.op = GRPC_OP_RECV_INITIAL_METADATA};
+    op.data.recv_initial_metadata.recv_initial_metadata = &s->initial;
+    begin(s, &op, &s->on_accepted);
+    op = (grpc_op){.op = GRPC_OP_RECV_STATUS_ON_CLIENT};
+    op.data.recv_status_on_client.trailing_metadata = &s->trailing;
+    op.data.recv_status_on_client.status = &s->status;
+    op.data.recv_status_on_client.status_details = &s->status_text;
+    begin(s, &op, &s->on_end);
+    begin_receive(s);
+    for (int i = 0; i < s->n_metadata; i++) {
+        grpc_slice_unref(pairs[i].key);
+        grpc_slice_unref(pairs[i].value);
+    }
 }
 
 static void begin_send(struct rpc_stream *s, grpc_byte_buffer *message)
@@ -111,12 +169,47 @@ static void begin_finish(struct rpc_stream *s)
     grpc_slice_unref(text);
 }
 
+/* What waits is next; then, if the owner is closing, the goodbye. */
+static void send_next(struct rpc_stream *s)
+{
+    if (s->n_queued > 0 && !s->is_finishing) {
+        grpc_byte_buffer *next = s->queue[s->queue_first];
+        s->queue_first = (s->queue_first + 1) % s->n_places;
+        s->n_queued--;
+        begin_send(s, next);
+    } else if (s->is_closing) {
+        begin_finish(s);
+    }
+}
+
+/* Call again once the channel is connected, or when it has had its time: what the call then ends
+ * with says why not. */
+static void await_connection(struct rpc_stream *s)
+{
+    if (rpc_channel_watch(s->channel, s->connect_until, s->loop->cq, &s->on_connected))
+        s->n_pending++;
+    else
+        begin_call(s);
+}
+
+static void connect_again(struct rpc_stream *s)
+{
+    s->is_stranded = false;
+    s->connect_until = rpc_deadline_in(s->wait_us);
+    s->wait_us *= RPC_WAIT_GROWTH;
+    grpc_channel_reset_connect_backoff(s->channel->channel);
+    await_connection(s);
+}
+
 /* ---- completions; loop thread ---- */
 
-/* One pending thing is over. Unlocks. The last one wakes who closes, or frees a refused stream. */
+/* One pending thing is over. Unlocks. The last one goes on where a call was stranded, wakes who
+ * closes, or frees a refused stream. */
 static void end_pending(struct rpc_stream *s)
 {
     s->n_pending--;
+    if (s->n_pending == 0 && s->is_stranded && !s->is_closing)
+        connect_again(s);
     bool free_now = s->n_pending == 0 && s->is_refused;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
@@ -163,6 +256,19 @@ static void done_accepted(struct rpc_tag *t, bool ok)
     struct rpc_stream *s = t->owner;
     pthread_mutex_lock(&s->lock);
     s->is_accepted = ok && says_accepted(&s->initial);
+    if (s->is_accepted)
+        send_next(s);
+    end_pending(s);
+}
+
+static void done_connected(struct rpc_tag *t, bool ok)
+{
+    struct rpc_stream *s = t->owner;
+    pthread_mutex_lock(&s->lock);
+    if (!s->is_closing && ok)
+        await_connection(s);
+    else if (!s->is_closing)
+        begin_call(s);
     end_pending(s);
 }
 
@@ -175,14 +281,7 @@ static void done_send(struct rpc_tag *t, bool ok)
     s->sending = NULL;
     s->is_sending = false;
     s->sent_us += clock_now_us() - s->sending_since_us;
-    if (s->n_queued > 0 && !s->is_finishing) {
-        grpc_byte_buffer *next = s->queue[s->queue_first];
-        s->queue_first = (s->queue_first + 1) % s->max_queued;
-        s->n_queued--;
-        begin_send(s, next);
-    } else if (s->is_closing) {
-        begin_finish(s);
-    }
+    send_next(s);
     end_pending(s);
 }
 
@@ -245,6 +344,12 @@ static void done_receive(struct rpc_tag *t, bool ok)
     end_pending(s);
 }
 
+static bool is_worth_another_call(const struct rpc_stream *s)
+{
+    return !s->is_server && !s->is_accepted && s->n_attempts < RPC_ATTEMPTS &&
+           rpc_is_false_alarm(s->status, s->status_text);
+}
+
 static void done_end(struct rpc_tag *t, bool ok)
 {
     (void)ok;
@@ -255,7 +360,9 @@ static void done_end(struct rpc_tag *t, bool ok)
         error_set(&why, ERR_UNREACHABLE, "%s: connection lost", s->peer);
     else if (rpc_status_error(s->status, s->status_text, s->peer, &why) == OK)
         error_set(&why, ERR_CLOSED, "%s: closed by the peer", s->peer);
-    go_down(s, &why);
+    s->is_stranded = is_worth_another_call(s);
+    if (!s->is_stranded)
+        go_down(s, &why);
     end_pending(s);
 }
 
@@ -273,9 +380,7 @@ static struct rpc_stream *new_stream(struct rpc_loop *l, bool is_server)
     s->on_receive = (struct rpc_tag){done_receive, s};
     s->on_send = (struct rpc_tag){done_send, s};
     s->on_end = (struct rpc_tag){done_end, s};
-    s->status_text = grpc_empty_slice();
-    grpc_metadata_array_init(&s->initial);
-    grpc_metadata_array_init(&s->trailing);
+    s->on_connected = (struct rpc_tag){done_connected, s};
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -290,28 +395,9 @@ static bool set_handler(struct rpc_stream *s, const struct rpc_stream_handler *h
 {
     ASSERT(max_queued >= 1);
     s->handler = *handler;
-    s->max_queued = max_queued;
-    s->queue = calloc((size_t)max_queued, sizeof(*s->queue));
+    s->n_places = max_queued + 1;
+    s->queue = calloc((size_t)s->n_places, sizeof(*s->queue));
     return s->queue != NULL;
-}
-
-static void start_client(struct rpc_stream *s, grpc_metadata *metadata, int n_metadata)
-{
-    pthread_mutex_lock(&s->lock);
-    grpc_op op = {.op = GRPC_OP_SEND_INITIAL_METADATA};
-    op.data.send_initial_metadata.count = (size_t)n_metadata;
-    op.data.send_initial_metadata.metadata = metadata;
-    begin(s, &op, &s->on_start);
-    op = (grpc_op){.op = GRPC_OP_RECV_INITIAL_METADATA};
-    op.data.recv_initial_metadata.recv_initial_metadata = &s->initial;
-    begin(s, &op, &s->on_accepted);
-    op = (grpc_op){.op = GRPC_OP_RECV_STATUS_ON_CLIENT};
-    op.data.recv_status_on_client.trailing_metadata = &s->trailing;
-    op.data.recv_status_on_client.status = &s->status;
-    op.data.recv_status_on_client.status_details = &s->status_text;
-    begin(s, &op, &s->on_end);
-    begin_receive(s);
-    pthread_mutex_unlock(&s->lock);
 }
 
 enum err rpc_stream_open(struct rpc_loop *l, struct rpc_channel *c, const char *method,
@@ -325,23 +411,21 @@ enum err rpc_stream_open(struct rpc_loop *l, struct rpc_channel *c, const char *
     if (s == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a stream");
     memcpy(s->peer, c->address, sizeof(s->peer));
-    s->call = rpc_call_new(c, l->cq, method, gpr_inf_future(GPR_CLOCK_MONOTONIC));
+    s->channel = c;
+    s->method = method;
+    s->n_metadata = n_metadata;
+    for (int i = 0; i < n_metadata; i++)
+        s->metadata[i] = metadata[i];
+    s->wait_us = RPC_FIRST_WAIT_US;
     if (!set_handler(s, handler, max_queued)) {
         free_stream(s);
         return error_set(e, ERR_MEMORY, "no memory for a stream");
     }
-    grpc_metadata pairs[RPC_MAX_METADATA] = {0};
-    for (int i = 0; i < n_metadata; i++) {
-        pairs[i].key = grpc_slice_from_copied_string(metadata[i].key);
-        pairs[i].value = grpc_slice_from_copied_string(metadata[i].value);
-    }
     /* The owner must know the stream before its first callback can come. */
     *out = s;
-    start_client(s, pairs, n_metadata);
-    for (int i = 0; i < n_metadata; i++) {
-        grpc_slice_unref(pairs[i].key);
-        grpc_slice_unref(pairs[i].value);
-    }
+    pthread_mutex_lock(&s->lock);
+    begin_call(s);
+    pthread_mutex_unlock(&s->lock);
     return OK;
 }
 
@@ -350,7 +434,7 @@ struct rpc_stream *rpc_stream_new_server(struct rpc_loop *l, grpc_call *call)
     struct rpc_stream *s = new_stream(l, true);
     if (s == NULL)
         return NULL;
-    s->call = call;
+    init_call(s, call);
     rpc_peer_text(call, s->peer);
     return s;
 }
@@ -403,13 +487,13 @@ static enum err enqueue(struct rpc_stream *s, grpc_byte_buffer *message)
 {
     if (s->is_down || s->is_closing || s->is_finishing)
         return ERR_CLOSED;
-    if (!s->is_sending) {
+    if (s->is_accepted && !s->is_sending) {
         begin_send(s, message);
         return OK;
     }
-    if (s->n_queued == s->max_queued)
+    if (s->n_queued + s->is_sending == s->n_places)
         return ERR_FULL;
-    s->queue[(s->queue_first + s->n_queued++) % s->max_queued] = message;
+    s->queue[(s->queue_first + s->n_queued++) % s->n_places] = message;
     return OK;
 }
 
@@ -455,7 +539,7 @@ void rpc_stream_close(struct rpc_stream *s, const struct error *status)
         s->finish_reason = *status;
         s->has_reason = true;
     }
-    if (!s->is_sending)
+    if (!s->is_sending && s->n_queued == 0)
         begin_finish(s);
     struct timespec until = clock_deadline(FLUSH_US);
     while (s->n_pending > 0 && pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
