@@ -27,6 +27,17 @@ static enum err echo(void *context, struct rpc_call *call, const void *request, 
     return OK;
 }
 
+static enum err produce(void *context, struct rpc_call *call, const void *request, size_t bytes,
+                        struct error *e)
+{
+    (void)context, (void)e;
+    struct rpc_outgoing answer = {.head = request, .head_bytes = bytes};
+    for (int i = 0; i < N_MESSAGES; i++)
+        if (rpc_call_send(call, &answer) != OK)
+            return error_set(e, ERR_CANCELLED, "the caller has gone");
+    return OK;
+}
+
 static struct rpc_stream *accepted; /* the server's end of the last stream */
 static atomic_int n_accepted;
 
@@ -51,6 +62,7 @@ static enum err accept_stream(void *context, struct rpc_stream *s,
 }
 
 static const struct rpc_method methods[] = {{.path = "/test.T/Echo", .unary = echo},
+                                            {.path = "/test.T/Produce", .produce = produce},
                                             {.path = "/test.T/Bounce", .accept = accept_stream},
                                             {.path = NULL}};
 
@@ -187,6 +199,28 @@ static void a_call_connects_again(void **state)
     }
 }
 
+static void a_reader_connects_again(void **state)
+{
+    struct fixture *f = *state;
+    for (int n = 0; n < N_TRIES; n++) {
+        struct rpc_reader *reader;
+        struct rpc_buffer message;
+        struct error e = {.code = OK};
+        false_alarms_plan(0, n);
+        assert_int_equal(rpc_reader_open(f->channel, "/test.T/Produce", "abc", 3, &reader, &e), OK);
+        for (int i = 0; i < N_MESSAGES; i++) {
+            rpc_reader_next(reader, 5 * SECOND, &message, &e);
+            assert_string_equal(e.text, "");
+            assert_memory_equal(message.data, "abc", 3);
+            rpc_buffer_release(&message);
+        }
+        assert_int_equal(rpc_reader_next(reader, 5 * SECOND, &message, &e), ERR_CLOSED);
+        assert_int_equal(false_alarms_left(), 0);
+        rpc_reader_close(reader);
+        renew_channel(f, rpc_server_address(f->server));
+    }
+}
+
 static void a_call_gives_up(void **state)
 {
     struct fixture *f = *state;
@@ -279,9 +313,9 @@ static void closing_while_it_connects(void **state)
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        T(a_call_connects_again),       T(a_call_gives_up),
-        T(a_stream_connects_again),     T(a_stream_gives_up),
-        T(a_refusal_is_no_false_alarm), T(closing_while_it_connects)};
+    const struct CMUnitTest tests[] = {T(a_call_connects_again),    T(a_reader_connects_again),
+                                       T(a_call_gives_up),          T(a_stream_connects_again),
+                                       T(a_stream_gives_up),        T(a_refusal_is_no_false_alarm),
+                                       T(closing_while_it_connects)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,8 +14,8 @@
  * Failures of the other side arrive as `enum err` with its text: the codes travel as the nearest
  * gRPC status (rpc_status.c), so that any gRPC client understands them. No answer or connection is
  * ERR_UNREACHABLE, a passed deadline ERR_TIMEOUT. All texts name the address. Where gRPC gave up a
- * connection for no reason of connect's (rpc_status.c), a unary call or a stream tries it again a
- * few times, within 0.1 s, before anybody hears.
+ * connection for no reason of connect's (rpc_status.c), calls and streams try it again a few times,
+ * within 0.1 s, before anybody hears.
  *
  * Connections are watched with HTTP/2 pings every RPC_KEEPALIVE_MS, so a machine that vanished is
  * noticed within RPC_KEEPALIVE_MS + RPC_KEEPALIVE_TIMEOUT_MS; a process that died, at once. */
@@ -74,7 +74,8 @@ struct rpc_outgoing {
     void *body_context;
 };
 
-/* ---- calling ---- */
+/* ---- calling ----
+ * The text `method` is not copied: it outlives the call, reader or stream. */
 
 struct rpc_channel;
 /* Does not connect yet. ERR_INVALID for an address that is none. */
@@ -114,8 +115,7 @@ struct rpc_stream_handler {
     void *context;
 };
 
-/* Open a stream. It connects in the background: a failure arrives as on_down. The text `method`
- * is not copied and has to outlive the stream. */
+/* Open a stream. It connects in the background: a failure arrives as on_down. */
 enum err rpc_stream_open(struct rpc_loop *l, struct rpc_channel *c, const char *method,
                          const struct rpc_metadata *metadata, int n_metadata,
                          const struct rpc_stream_handler *handler, int max_queued,

@@ -73,24 +73,39 @@ gpr_timespec rpc_deadline_in(time_us timeout_us)
 /* ---- one blocking call: the reader is the general case, a unary call reads one answer ---- */
 
 struct rpc_reader {
+    struct rpc_channel *channel;
+    const char *method;
+    grpc_byte_buffer *request;
+    gpr_timespec deadline;
     grpc_completion_queue *cq;
+    int n_calls;     /* made so far, to try again after a false alarm */
+    time_us wait_us; /* for the connection of the next */
+    bool has_answer;
+
+    /* the call now */
     grpc_call *call;
-    char address[ADDRESS_MAX];
     struct rpc_tag start, receive, end; /* only their addresses count */
     grpc_metadata_array initial, trailing;
-    grpc_byte_buffer *request, *incoming;
+    grpc_byte_buffer *sending, *incoming;
     grpc_status_code status;
     grpc_slice status_text;
     bool ended; /* the status is known */
 };
 
-static void start_ops(struct rpc_reader *r)
+static void begin_call(struct rpc_reader *r)
 {
+    r->n_calls++;
+    r->ended = false;
+    r->status_text = grpc_empty_slice();
+    grpc_metadata_array_init(&r->initial);
+    grpc_metadata_array_init(&r->trailing);
+    r->call = rpc_call_new(r->channel, r->cq, r->method, r->deadline);
+    r->sending = grpc_byte_buffer_copy(r->request); /* gRPC empties what it sends */
     grpc_op begin[4] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
                         {.op = GRPC_OP_SEND_MESSAGE},
                         {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
                         {.op = GRPC_OP_RECV_INITIAL_METADATA}};
-    begin[1].data.send_message.send_message = r->request;
+    begin[1].data.send_message.send_message = r->sending;
     begin[3].data.recv_initial_metadata.recv_initial_metadata = &r->initial;
     rpc_start(r->call, begin, 4, &r->start);
     grpc_op end = {.op = GRPC_OP_RECV_STATUS_ON_CLIENT};
@@ -108,14 +123,13 @@ static enum err reader_open(struct rpc_channel *c, const char *method, const voi
     struct rpc_reader *r = calloc(1, sizeof(*r));
     if (r == NULL)
         return error_set(e, ERR_MEMORY, "no memory for a call");
-    memcpy(r->address, c->address, sizeof(r->address));
-    r->status_text = grpc_empty_slice();
-    grpc_metadata_array_init(&r->initial);
-    grpc_metadata_array_init(&r->trailing);
-    r->cq = grpc_completion_queue_create_for_pluck(NULL);
-    r->call = rpc_call_new(c, r->cq, method, rpc_deadline_in(timeout_us));
+    r->channel = c;
+    r->method = method;
     r->request = rpc_bytes_buffer(request, bytes);
-    start_ops(r);
+    r->deadline = rpc_deadline_in(timeout_us);
+    r->cq = grpc_completion_queue_create_for_pluck(NULL);
+    r->wait_us = RPC_FIRST_WAIT_US;
+    begin_call(r);
     *out = r;
     return OK;
 }
@@ -138,81 +152,18 @@ static enum err reader_status(struct rpc_reader *r, struct error *e)
     if (!r->ended)
         pluck(r, &r->end, 0);
     r->ended = true;
-    return rpc_status_error(r->status, r->status_text, r->address, e);
+    return rpc_status_error(r->status, r->status_text, r->channel->address, e);
 }
 
-enum err rpc_reader_next(struct rpc_reader *r, time_us timeout_us, struct rpc_buffer *out,
-                         struct error *e)
+static void end_call(struct rpc_reader *r)
 {
-    *out = (struct rpc_buffer){0};
-    if (!r->ended) {
-        grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
-        op.data.recv_message.recv_message = &r->incoming;
-        rpc_start(r->call, &op, 1, &r->receive);
-        if (!pluck(r, &r->receive, timeout_us)) {
-            grpc_call_cancel(r->call, NULL);
-            pluck(r, &r->receive, 0);
-            reader_status(r, NULL);
-            if (r->incoming != NULL)
-                grpc_byte_buffer_destroy(r->incoming);
-            r->incoming = NULL;
-            return error_set(e, ERR_TIMEOUT, "%s: silent for %lld ms", r->address,
-                             (long long)(timeout_us / 1000));
-        }
-    }
-    if (r->incoming != NULL) {
-        enum err err = rpc_buffer_copy(r->incoming, out, e);
-        grpc_byte_buffer_destroy(r->incoming);
-        r->incoming = NULL;
-        return err;
-    }
-    enum err err = reader_status(r, e);
-    return err != OK ? err : error_set(e, ERR_CLOSED, "%s: end of the answer", r->address);
-}
-
-void rpc_reader_close(struct rpc_reader *r)
-{
-    if (r == NULL)
-        return;
-    if (!r->ended)
-        grpc_call_cancel(r->call, NULL);
     reader_status(r, NULL);
     pluck(r, &r->start, 0);
     grpc_call_unref(r->call);
-    grpc_completion_queue_shutdown(r->cq);
-    while (
-        grpc_completion_queue_pluck(r->cq, NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
-        GRPC_QUEUE_SHUTDOWN)
-        ;
-    grpc_completion_queue_destroy(r->cq);
-    grpc_byte_buffer_destroy(r->request);
+    grpc_byte_buffer_destroy(r->sending);
     grpc_metadata_array_destroy(&r->initial);
     grpc_metadata_array_destroy(&r->trailing);
     grpc_slice_unref(r->status_text);
-    free(r);
-}
-
-static enum err unary_once(struct rpc_channel *c, const char *method, const void *request,
-                           size_t bytes, time_us timeout_us, struct rpc_buffer *answer,
-                           bool *false_alarm, struct error *e)
-{
-    struct rpc_reader *r;
-    *answer = (struct rpc_buffer){0};
-    *false_alarm = false;
-    enum err err = reader_open(c, method, request, bytes, timeout_us, &r, e);
-    if (err != OK)
-        return err;
-    err = rpc_reader_next(r, 0, answer, e);
-    if (err == OK) {
-        err = reader_status(r, e);
-        if (err != OK)
-            rpc_buffer_release(answer);
-    } else if (err == ERR_CLOSED && r->status == GRPC_STATUS_OK) {
-        err = error_set(e, ERR_FORMAT, "%s: %s gave no answer", c->address, method);
-    }
-    *false_alarm = r->ended && rpc_is_false_alarm(r->status, r->status_text);
-    rpc_reader_close(r);
-    return err;
 }
 
 bool rpc_channel_watch(struct rpc_channel *c, gpr_timespec deadline, grpc_completion_queue *cq,
@@ -239,19 +190,92 @@ static void connect_again(struct rpc_channel *c, time_us timeout_us)
     grpc_completion_queue_destroy(cq);
 }
 
-/* After a false alarm nothing was sent. */
-enum err rpc_unary(struct rpc_channel *c, const char *method, const void *request, size_t bytes,
-                   time_us timeout_us, struct rpc_buffer *answer, struct error *e)
+static enum err next_of_call(struct rpc_reader *r, time_us timeout_us, struct rpc_buffer *out,
+                             struct error *e)
 {
-    bool false_alarm;
+    if (!r->ended) {
+        grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
+        op.data.recv_message.recv_message = &r->incoming;
+        rpc_start(r->call, &op, 1, &r->receive);
+        if (!pluck(r, &r->receive, timeout_us)) {
+            grpc_call_cancel(r->call, NULL);
+            pluck(r, &r->receive, 0);
+            reader_status(r, NULL);
+            if (r->incoming != NULL)
+                grpc_byte_buffer_destroy(r->incoming);
+            r->incoming = NULL;
+            return error_set(e, ERR_TIMEOUT, "%s: silent for %lld ms", r->channel->address,
+                             (long long)(timeout_us / 1000));
+        }
+    }
+    if (r->incoming != NULL) {
+        enum err err = rpc_buffer_copy(r->incoming, out, e);
+        grpc_byte_buffer_destroy(r->incoming);
+        r->incoming = NULL;
+        r->has_answer = true;
+        return err;
+    }
+    enum err err = reader_status(r, e);
+    return err != OK ? err : error_set(e, ERR_CLOSED, "%s: end of the answer", r->channel->address);
+}
+
+static bool is_worth_another_call(const struct rpc_reader *r)
+{
+    return r->ended && !r->has_answer && r->n_calls < RPC_ATTEMPTS &&
+           rpc_is_false_alarm(r->status, r->status_text);
+}
+
+/* After a false alarm nothing was sent: the call can be made again. */
+enum err rpc_reader_next(struct rpc_reader *r, time_us timeout_us, struct rpc_buffer *out,
+                         struct error *e)
+{
     struct error why;
-    time_us wait_us = RPC_FIRST_WAIT_US;
-    enum err err = unary_once(c, method, request, bytes, timeout_us, answer, &false_alarm, &why);
-    for (int i = 1; false_alarm && i < RPC_ATTEMPTS; i++, wait_us *= RPC_WAIT_GROWTH) {
-        connect_again(c, wait_us);
-        err = unary_once(c, method, request, bytes, timeout_us, answer, &false_alarm, &why);
+    *out = (struct rpc_buffer){0};
+    enum err err = next_of_call(r, timeout_us, out, &why);
+    for (; is_worth_another_call(r); r->wait_us *= RPC_WAIT_GROWTH) {
+        end_call(r);
+        connect_again(r->channel, r->wait_us);
+        begin_call(r);
+        err = next_of_call(r, timeout_us, out, &why);
     }
     if (err != OK && e != NULL)
         *e = why;
+    return err;
+}
+
+void rpc_reader_close(struct rpc_reader *r)
+{
+    if (r == NULL)
+        return;
+    if (!r->ended)
+        grpc_call_cancel(r->call, NULL);
+    end_call(r);
+    grpc_completion_queue_shutdown(r->cq);
+    while (
+        grpc_completion_queue_pluck(r->cq, NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
+        GRPC_QUEUE_SHUTDOWN)
+        ;
+    grpc_completion_queue_destroy(r->cq);
+    grpc_byte_buffer_destroy(r->request);
+    free(r);
+}
+
+enum err rpc_unary(struct rpc_channel *c, const char *method, const void *request, size_t bytes,
+                   time_us timeout_us, struct rpc_buffer *answer, struct error *e)
+{
+    struct rpc_reader *r;
+    *answer = (struct rpc_buffer){0};
+    enum err err = reader_open(c, method, request, bytes, timeout_us, &r, e);
+    if (err != OK)
+        return err;
+    err = rpc_reader_next(r, 0, answer, e);
+    if (err == OK) {
+        err = reader_status(r, e);
+        if (err != OK)
+            rpc_buffer_release(answer);
+    } else if (err == ERR_CLOSED && r->status == GRPC_STATUS_OK) {
+        err = error_set(e, ERR_FORMAT, "%s: %s gave no answer", c->address, method);
+    }
+    rpc_reader_close(r);
     return err;
 }
