@@ -226,20 +226,23 @@ static void find_blocks(struct work *w, int first, int total)
     const struct attention *a = w->a;
     const struct kv_layout *l = &w->layout;
     const int32_t *table = w->table + first;
-    int n = w->n_blocks;
-    for (int b = 0; b < n; b++) { /* in place of what is not there: it is fetched only */
-        int32_t block = table[b > w->first_block ? b : w->first_block];
-        w->stream[b] = a->cells + kv_keys_at(l, a->n_blocks, block, w->kv_head);
-        w->stream[n + b] = a->cells + kv_values_at(l, a->n_blocks, block, w->kv_head);
+    int n = w->n_blocks, seen = w->first_block;
+    const uint8_t **keys = w->stream, **values = w->stream + n, **next = w->stream + 2 * n;
+    for (int b = seen; b < n; b++) {
+        keys[b] = a->cells + kv_keys_at(l, a->n_blocks, table[b], w->kv_head);
+        values[b] = a->cells + kv_values_at(l, a->n_blocks, table[b], w->kv_head);
+    }
+    for (int b = 0; b < seen; b++) { /* in place of what is not there: it is fetched only */
+        keys[b] = keys[seen];
+        values[b] = values[seen];
     }
     int b = 0;
     for (; b < AHEAD && first + n + b < total; b++)
-        w->stream[2 * n + b] = a->cells + kv_keys_at(l, a->n_blocks, table[n + b], w->kv_head);
+        next[b] = a->cells + kv_keys_at(l, a->n_blocks, table[n + b], w->kv_head);
     int next_head = least(w->kv_head + 1, a->n_kv_heads - 1);
-    for (int next = tile_first(a, w->t, 0) / KV_BLOCK_TOKENS; b < AHEAD; b++, next++) {
-        int32_t block = w->table[least(next, total - 1)];
-        w->stream[2 * n + b] = a->cells + kv_keys_at(l, a->n_blocks, block, next_head);
-    }
+    for (int i = tile_first(a, w->t, 0) / KV_BLOCK_TOKENS; b < AHEAD; b++, i++)
+        next[b] = a->cells +
+                  kv_keys_at(l, a->n_blocks, w->table[least(i, total - 1)], next_head);
 }
 
 /* Positions [begin, begin + ATTENTION_CHUNK) that the tile sees. */
