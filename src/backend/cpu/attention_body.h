@@ -241,8 +241,7 @@ static void find_blocks(struct work *w, int first, int total)
         next[b] = a->cells + kv_keys_at(l, a->n_blocks, table[n + b], w->kv_head);
     int next_head = least(w->kv_head + 1, a->n_kv_heads - 1);
     for (int i = tile_first(a, w->t, 0) / KV_BLOCK_TOKENS; b < AHEAD; b++, i++)
-        next[b] = a->cells +
-                  kv_keys_at(l, a->n_blocks, w->table[least(i, total - 1)], next_head);
+        next[b] = a->cells + kv_keys_at(l, a->n_blocks, w->table[least(i, total - 1)], next_head);
 }
 
 /* Positions [begin, begin + ATTENTION_CHUNK) that the tile sees. */
