@@ -127,10 +127,13 @@ void api_server_leave(struct api_server *s, struct exchange *x)
 
 /* ---- start and stop ---- */
 
+/* By poll, not epoll: there libmicrohttpd (0.9.75, and later ones) may remove the listening socket
+ * twice, in MHD_quiesce_daemon and in a thread that is just looking, and then aborts the process.
+ */
 static enum err start_daemon(struct api_server *s, int n_threads, struct error *e)
 {
     s->daemon = MHD_start_daemon(
-        MHD_USE_AUTO_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
         on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
         s->listener.fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
         MHD_OPTION_THREAD_POOL_SIZE, (unsigned)n_threads, MHD_OPTION_CONNECTION_LIMIT,
