@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <cmocka.h>
 
-#include "backend/cpu/check_data.h"
+#include "backend/cpu/check_handles.h"
 #include "backend/cpu/kernels.h"
 #include "tensor/exact_math.h"
 
@@ -29,37 +29,6 @@ enum {
     VOCAB = 50,
 };
 
-static struct tensor *tensor(struct backend *b, int rows, int cols)
-{
-    struct tensor *t;
-    assert_int_equal(b->ops->tensor_new(b, rows, cols, &t, NULL), OK);
-    return t;
-}
-
-static struct tensor *filled(struct backend *b, struct random *r, int rows, int cols)
-{
-    struct tensor *t = tensor(b, rows, cols);
-    float *x = malloc((size_t)rows * cols * sizeof *x);
-    for (int i = 0; i < rows * cols; i++)
-        x[i] = random_unit(r);
-    b->ops->write(b, t, 0, rows, x);
-    free(x);
-    return t;
-}
-
-static struct weight *weight(struct backend *b, struct random *r, enum dtype type, int n_rows,
-                             int n_cols)
-{
-    uint64_t row_bytes;
-    struct weight *w;
-    assert_true(dtype_row_bytes(type, (uint64_t)n_cols, &row_bytes));
-    uint8_t *file = malloc(row_bytes * n_rows);
-    fill_weights(r, FILL_RANDOM, type, (size_t)n_rows * n_cols, file);
-    assert_int_equal(b->ops->weight_new(b, type, n_rows, n_cols, file, &w, NULL), OK);
-    free(file);
-    return w;
-}
-
 /* A forward pass of one layer over rows that belong to two sequences, by all operations. */
 struct layer {
     struct backend *b;
@@ -73,24 +42,24 @@ static void layer_init(struct layer *l, struct backend *b, enum dtype type, enum
 {
     struct random r = {.state = 42};
     l->b = b;
-    l->embedding = weight(b, &r, type, VOCAB, HIDDEN);
-    l->q = weight(b, &r, type, HIDDEN, HIDDEN);
-    l->k = weight(b, &r, DTYPE_Q8_0, KV_WIDTH, HIDDEN); /* types mixed behind one barrier */
-    l->v = weight(b, &r, DTYPE_F16, KV_WIDTH, HIDDEN);
-    l->o = weight(b, &r, type, HIDDEN, HIDDEN);
-    l->gate = weight(b, &r, type, FFN, HIDDEN);
-    l->up = weight(b, &r, type, FFN, HIDDEN);
-    l->down = weight(b, &r, type, HIDDEN, FFN);
-    l->gain = filled(b, &r, 1, HIDDEN);
-    l->x = tensor(b, ROWS, HIDDEN);
-    l->norm = tensor(b, ROWS, HIDDEN);
-    l->tq = tensor(b, ROWS, HIDDEN);
-    l->tk = tensor(b, ROWS, KV_WIDTH);
-    l->tv = tensor(b, ROWS, KV_WIDTH);
-    l->att = tensor(b, ROWS, HIDDEN);
-    l->tgate = tensor(b, ROWS, FFN);
-    l->tup = tensor(b, ROWS, FFN);
-    l->out = tensor(b, ROWS, HIDDEN);
+    l->embedding = random_weight(b, &r, type, VOCAB, HIDDEN);
+    l->q = random_weight(b, &r, type, HIDDEN, HIDDEN);
+    l->k = random_weight(b, &r, DTYPE_Q8_0, KV_WIDTH, HIDDEN); /* types mixed behind one barrier */
+    l->v = random_weight(b, &r, DTYPE_F16, KV_WIDTH, HIDDEN);
+    l->o = random_weight(b, &r, type, HIDDEN, HIDDEN);
+    l->gate = random_weight(b, &r, type, FFN, HIDDEN);
+    l->up = random_weight(b, &r, type, FFN, HIDDEN);
+    l->down = random_weight(b, &r, type, HIDDEN, FFN);
+    l->gain = random_tensor(b, &r, 1, HIDDEN);
+    l->x = new_tensor(b, ROWS, HIDDEN);
+    l->norm = new_tensor(b, ROWS, HIDDEN);
+    l->tq = new_tensor(b, ROWS, HIDDEN);
+    l->tk = new_tensor(b, ROWS, KV_WIDTH);
+    l->tv = new_tensor(b, ROWS, KV_WIDTH);
+    l->att = new_tensor(b, ROWS, HIDDEN);
+    l->tgate = new_tensor(b, ROWS, FFN);
+    l->tup = new_tensor(b, ROWS, FFN);
+    l->out = new_tensor(b, ROWS, HIDDEN);
     struct kv_shape shape = {LAYERS, BLOCKS, KV_HEADS, HEAD_SIZE, kv, 0};
     assert_int_equal(b->ops->kv_new(b, &shape, &l->kv, NULL), OK);
     for (int i = 0; i < HEAD_SIZE / 2; i++)
@@ -241,7 +210,7 @@ static int fixture_release(void **state)
 static void tensors_hold_rows_and_gather_picks_them(void **state)
 {
     struct backend *b = ((struct fixture *)*state)->b;
-    struct tensor *x = tensor(b, 4, 3), *y = tensor(b, 3, 3);
+    struct tensor *x = new_tensor(b, 4, 3), *y = new_tensor(b, 3, 3);
     float zeros[12], rows[6] = {1, 2, 3, 4, 5, 6}, found[9];
     b->ops->read(b, x, 0, 4, zeros);
     for (int i = 0; i < 12; i++)
@@ -266,7 +235,7 @@ static void rope_turns_pairs_by_position_times_frequency(void **state)
     struct kv_store *kv;
     assert_int_equal(b->ops->kv_new(b, &shape, &kv, NULL), OK);
     for (int halves = 0; halves < 2; halves++) {
-        struct tensor *x = tensor(b, 2, 12); /* two heads of 6, 4 of them rotated */
+        struct tensor *x = new_tensor(b, 2, 12); /* two heads of 6, 4 of them rotated */
         float row[12], found[24];
         for (int i = 0; i < 12; i++)
             row[i] = (float)(i + 1);
@@ -314,8 +283,9 @@ static void attention_reads_the_blocks_of_its_table(void **state)
         struct kv_store *kv;
         assert_int_equal(b->ops->kv_new(b, &shape, &kv, NULL), OK);
         assert_int_equal(b->ops->kv_bytes(kv), 2 * 4 * kv_block_bytes(shape.type, 1, 8));
-        struct tensor *k = filled(b, &r, 1, 8), *v = filled(b, &r, 1, 8), *q = filled(b, &r, 1, 16);
-        struct tensor *y = tensor(b, 1, 16);
+        struct tensor *k = random_tensor(b, &r, 1, 8), *v = random_tensor(b, &r, 1, 8),
+                      *q = random_tensor(b, &r, 1, 16);
+        struct tensor *y = new_tensor(b, 1, 16);
         int32_t position = 0, written = 2, copy = 1, other = 3;
         const int32_t *table = &written;
         struct batch batch = {1, &position, &table};
@@ -349,8 +319,8 @@ static void a_row_that_is_not_a_number_stays_alone(void **state)
 {
     struct backend *b = ((struct fixture *)*state)->b;
     struct random r = {.state = 4};
-    struct weight *w = weight(b, &r, DTYPE_Q8_0, 40, 64);
-    struct tensor *x = filled(b, &r, 3, 64), *y = tensor(b, 3, 40);
+    struct weight *w = random_weight(b, &r, DTYPE_Q8_0, 40, 64);
+    struct tensor *x = random_tensor(b, &r, 3, 64), *y = new_tensor(b, 3, 40);
     float row[64], found[120];
     b->ops->read(b, x, 1, 1, row);
     row[63] = NAN;
@@ -405,7 +375,8 @@ static void instruction_sets_are_chosen_by_name(void **state)
         if (isa->present())
             assert_string_equal(k.variant, isa->name);
         if (isa->present())
-            assert_string_equal(k.numerics_id, isa->numerics_id ? isa->numerics_id : NUMERICS_EXACT);
+            assert_string_equal(k.numerics_id,
+                                isa->numerics_id ? isa->numerics_id : NUMERICS_EXACT);
     }
 }
 
