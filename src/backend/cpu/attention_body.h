@@ -304,11 +304,16 @@ static void work_init(struct work *w, const struct attention *a, const struct at
     for (int i = 0, n; i < w->n_queries; i += n) {
         n = group_size(w->n_queries - i);
         float *to = w->q + (size_t)i * head_size;
-        for (int j = 0; j < n; j++) {
-            const float *from = a->q + query_at(a, t, i + j);
-            for (int d = 0; d < head_size; d++)
-                to[d * n + j] = from[d];
-        }
+        const float *from[LANES_TILE];
+        for (int j = 0; j < n; j++)
+            from[j] = a->q + query_at(a, t, i + j);
+        int d = 0;
+        if (n == LANES_TILE)
+            for (; d + LANES <= head_size; d += LANES)
+                lanes_transpose(to + d * n, from, (size_t)d);
+        for (int j = 0; j < n; j++)
+            for (int rest = d; rest < head_size; rest++)
+                to[rest * n + j] = from[j][rest];
     }
 }
 

@@ -16,6 +16,7 @@
  *   lanes_exp(x)                  exact_expf, for x <= 0 or NaN
  *   lanes_greatest(v)             the greatest lane; no lane is a NaN
  *   lanes_sum(v)                  stripe_tree (kernels.h)
+ *   lanes_transpose(to, from, i)  to[16][LANES_TILE] = from[LANES_TILE][i … i + 15]
  *   lanes_prefetch(p)             the line of p into the second-level cache (more of those can be
  *                                 on their way than into the first); p may be any address */
 #ifndef SHOAL_BACKEND_CPU_LANES_H

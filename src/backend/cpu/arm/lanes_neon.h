@@ -130,6 +130,13 @@ FORCE_INLINE float lanes_sum(struct lanes a)
     return stripe_tree_neon(a.v);
 }
 
+FORCE_INLINE void lanes_transpose(float *to, const float *const *from, size_t first)
+{
+    for (int j = 0; j < LANES_TILE; j++)
+        for (int i = 0; i < 16; i++)
+            to[i * LANES_TILE + j] = from[j][first + i];
+}
+
 FORCE_INLINE void lanes_prefetch(const void *p)
 {
     __builtin_prefetch(p, 0, 2); /* the second level */

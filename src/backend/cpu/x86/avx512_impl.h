@@ -35,19 +35,15 @@ FORCE_INLINE __m512 section_tree_avx512(const __m512 *s, size_t stride)
     return _mm512_add_ps(a, b);
 }
 
-FORCE_INLINE __m512 pow2_avx512(__m512i n)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
-}
-
-/* exact_expf, lane by lane. Lanes outside the range compute nonsense that the last lines replace.
- */
+/* exact_expf, lane by lane. Its two multiplications by powers of two are one here: the first is
+ * exact. At EXPF_MIN the result rounds to 0, at EXPF_MAX to infinity, so what lies beyond may as
+ * well be there; a NaN stays. */
 FORCE_INLINE __m512 exact_expf_avx512(__m512 x)
 {
     const __m512 shift = _mm512_set1_ps(EXPF_SHIFT);
-    __m512 shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(EXPF_LOG2E), shift);
-    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(shift));
-    __m512 whole = _mm512_sub_ps(shifted, shift);
+    x = _mm512_max_ps(_mm512_set1_ps(EXPF_MIN), x);
+    x = _mm512_min_ps(_mm512_set1_ps(EXPF_MAX), x);
+    __m512 whole = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(EXPF_LOG2E), shift), shift);
     __m512 r = _mm512_fmadd_ps(whole, _mm512_set1_ps(-EXPF_LN2_HI), x);
     r = _mm512_fmadd_ps(whole, _mm512_set1_ps(-EXPF_LN2_LO), r);
     __m512 p = _mm512_set1_ps(EXPF_C7);
@@ -58,15 +54,7 @@ FORCE_INLINE __m512 exact_expf_avx512(__m512 x)
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXPF_C2));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    __m512i half = _mm512_srai_epi32(n, 1);
-    p = _mm512_mul_ps(p, pow2_avx512(half));
-    p = _mm512_mul_ps(p, pow2_avx512(_mm512_sub_epi32(n, half)));
-    __mmask16 low = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXPF_MIN), _CMP_LE_OQ);
-    __mmask16 high = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXPF_MAX), _CMP_GE_OQ);
-    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    p = _mm512_mask_mov_ps(p, low, _mm512_setzero_ps());
-    p = _mm512_mask_mov_ps(p, high, _mm512_set1_ps(INFINITY));
-    return _mm512_mask_mov_ps(p, nan, x);
+    return _mm512_scalef_ps(p, whole);
 }
 
 #endif

@@ -125,6 +125,13 @@ FORCE_INLINE float lanes_sum(struct lanes a)
     return stripe_tree_avx2(a.low, a.high);
 }
 
+FORCE_INLINE void lanes_transpose(float *to, const float *const *from, size_t first)
+{
+    for (int j = 0; j < LANES_TILE; j++)
+        for (int i = 0; i < 16; i++)
+            to[i * LANES_TILE + j] = from[j][first + i];
+}
+
 FORCE_INLINE void lanes_prefetch(const void *p)
 {
     _mm_prefetch(p, _MM_HINT_T1);
