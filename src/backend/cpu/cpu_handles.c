@@ -19,7 +19,7 @@ static void quantised_release(struct cpu *c)
  * tensor or weight asks again. */
 static bool quantised_reserve(struct cpu *c)
 {
-    size_t n = (size_t)c->max_rows * (size_t)(c->max_width / GROUP);
+    size_t n = quant_rows_room((size_t)c->max_rows, (size_t)(c->max_width / GROUP));
     if (n <= c->n_quantised)
         return true;
     quantised_release(c);

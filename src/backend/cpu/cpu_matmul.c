@@ -13,9 +13,10 @@ enum {
     PAIR_ROWS = 2 * PANEL_ROWS,
     PIECES = 8,       /* of one matrix for each thread */
     PIECE_PAIRS = 16, /* at most: what is read again for each piece are the activations */
-    FFN_TOKENS = 132, /* tokens of a gated block at a time, at most; */
+    FFN_TOKENS = 264, /* tokens of a gated block at a time, at most; */
     FFN_TILE = 12,    /* a multiple of the kernels' tiles */
 };
+_Static_assert((int)FFN_TILE % (int)QUANT_TILE == 0, "tokens from any on are rows of their own");
 
 static int n_pairs(const struct packed *w)
 {
@@ -35,13 +36,24 @@ static size_t work_of(const struct packed *w, int n)
 
 /* --- input rows: normed, quantised, or both --- */
 
+/* Rows of n tokens, as the products that read them want them. */
+static struct quant_rows quant_rows(const struct cpu *c, struct quant_group *groups, int n,
+                                    int n_cols)
+{
+    struct quant_rows rows = {.groups = groups, .n_groups = (size_t)(n_cols / GROUP)};
+    rows.interleaved = c->kernels.interleave_from > 0 && n >= c->kernels.interleave_from;
+    ASSERT(quant_rows_room((size_t)n, rows.n_groups) <= c->n_quantised);
+    return rows;
+}
+
 struct input_job {
     const struct cpu *cpu;
     const float *x;
     const float *gain; /* NULL: no norm */
-    float *normed;
+    float *normed; /* [n][cols] */
+    bool passing;  /* only their groups are wanted of the normed rows */
     float eps;
-    struct quant_group *q; /* NULL: no quantising */
+    struct quant_rows q; /* no groups: no quantising */
     int n, cols;
 };
 
@@ -49,25 +61,25 @@ static void input_part(void *context, int thread_i, int n_threads)
 {
     const struct input_job *job = context;
     const struct kernels *k = &job->cpu->kernels;
-    int begin, end;
-    pool_share(job->n, thread_i, n_threads, &begin, &end);
-    for (int i = begin; i < end; i++) {
+    int tile = job->q.interleaved ? QUANT_TILE : 1, begin, end; /* rows that share cache lines */
+    pool_share((job->n - 1) / tile + 1, thread_i, n_threads, &begin, &end);
+    for (int i = begin * tile; i < job->n && i < end * tile; i++) {
         size_t at = (size_t)i * job->cols;
         const float *row = job->x + at;
         if (job->gain != NULL) {
-            k->rms_norm(job->normed + at, row, job->gain, job->eps, job->cols);
-            row = job->normed + at;
+            float *normed = job->normed + (job->passing ? (size_t)begin * tile * job->cols : at);
+            k->rms_norm(normed, row, job->gain, job->eps, job->cols);
+            row = normed;
         }
-        if (job->q != NULL)
-            k->quantise(job->q + at / GROUP, row, (size_t)(job->cols / GROUP));
+        if (job->q.groups != NULL)
+            k->quantise(&job->q, (size_t)i, 0, row, 1, job->q.n_groups);
     }
 }
 
 static void prepare_input(struct cpu *c, struct input_job *job)
 {
     job->cpu = c;
-    ASSERT(job->q == NULL || (size_t)job->n * job->cols / GROUP <= c->n_quantised);
-    if (job->gain != NULL || job->q != NULL)
+    if (job->gain != NULL || job->q.groups != NULL)
         cpu_run(c, (size_t)job->n * job->cols, input_part, job);
 }
 
@@ -92,18 +104,19 @@ static void matmul_part(void *context, int thread_i, int n_threads)
     }
 }
 
-static bool any_quantised(const struct weight *const W[], int n_weights)
+static int count_quantised(const struct weight *const W[], int n_weights)
 {
+    int n = 0;
     for (int i = 0; i < n_weights; i++)
-        if (pack_is_quantised(W[i]->packed.format))
-            return true;
-    return false;
+        n += pack_is_quantised(W[i]->packed.format);
+    return n;
 }
 
 /* y[i] (+)= x W[i]^T for rows that have been prepared. */
 static void products(struct cpu *c, struct tensor *const y[], const struct weight *const W[],
-                     int n_weights, const struct tensor *x, int n, bool add)
+                     int n_weights, const struct tensor *x, const struct input_job *input, bool add)
 {
+    int n = input->n;
     struct matmul_job job = {.cpu = c, .n_weights = n_weights};
     size_t work = 0;
     for (int i = 0; i < n_weights; i++) {
@@ -111,7 +124,7 @@ static void products(struct cpu *c, struct tensor *const y[], const struct weigh
         ASSERT(w->n_cols == x->cols && n <= y[i]->rows && w->n_rows == y[i]->cols);
         job.m[i] = (struct matmul){.w = w,
                                    .x = x->data,
-                                   .q = c->quantised,
+                                   .q = input->q,
                                    .y = y[i]->data,
                                    .y_stride = (size_t)y[i]->cols,
                                    .n = n,
@@ -122,11 +135,11 @@ static void products(struct cpu *c, struct tensor *const y[], const struct weigh
 }
 
 static void many(struct cpu *c, struct tensor *const y[], const struct weight *const W[],
-                 int n_weights, const struct tensor *x, int n)
+                 int n_weights, const struct tensor *x, const struct input_job *input)
 {
     for (int i = 0; i < n_weights; i += MATMUL_MANY_MAX) {
         int count = n_weights - i < MATMUL_MANY_MAX ? n_weights - i : MATMUL_MANY_MAX;
-        products(c, y + i, W + i, count, x, n, false);
+        products(c, y + i, W + i, count, x, input, false);
     }
 }
 
@@ -138,9 +151,10 @@ void cpu_matmul_many(struct backend *b, struct tensor *const y[], const struct w
     if (n <= 0)
         return;
     struct input_job input = {.x = x->data, .n = n, .cols = x->cols};
-    input.q = any_quantised(W, n_weights) ? c->quantised : NULL;
+    if (count_quantised(W, n_weights) > 0)
+        input.q = quant_rows(c, c->quantised, n, x->cols);
     prepare_input(c, &input);
-    many(c, y, W, n_weights, x, n);
+    many(c, y, W, n_weights, x, &input);
 }
 
 void cpu_matmul(struct backend *b, struct tensor *y, const struct weight *W, const struct tensor *x,
@@ -170,9 +184,12 @@ void cpu_norm_matmul_many(struct backend *b, struct tensor *const y[],
     if (n <= 0)
         return;
     struct input_job input = norm_job(x, n);
-    input.q = any_quantised(W, n_weights) ? c->quantised : NULL;
+    int n_quantised = count_quantised(W, n_weights);
+    if (n_quantised > 0)
+        input.q = quant_rows(c, c->quantised, n, input.cols);
+    input.passing = n_quantised == n_weights;
     prepare_input(c, &input);
-    many(c, y, W, n_weights, x->scratch, n);
+    many(c, y, W, n_weights, x->scratch, &input);
 }
 
 void cpu_matmul_add(struct backend *b, struct tensor *x, const struct weight *W,
@@ -184,9 +201,10 @@ void cpu_matmul_add(struct backend *b, struct tensor *x, const struct weight *W,
     if (n <= 0)
         return;
     struct input_job input = {.x = y->data, .n = n, .cols = y->cols};
-    input.q = pack_is_quantised(W->packed.format) ? c->quantised : NULL;
+    if (pack_is_quantised(W->packed.format))
+        input.q = quant_rows(c, c->quantised, n, y->cols);
     prepare_input(c, &input);
-    products(c, &x, &W, 1, y, n, true);
+    products(c, &x, &W, 1, y, &input, true);
 }
 
 /* --- the gated feed-forward block --- */
@@ -194,6 +212,7 @@ void cpu_matmul_add(struct backend *b, struct tensor *x, const struct weight *W,
 struct gated_job {
     struct cpu *cpu;
     const struct packed *gate, *up;
+    struct quant_rows x, gated;
     int n;
 };
 
@@ -203,22 +222,21 @@ static void gated_pairs(const struct gated_job *job, int first_pair, int count, 
 {
     const struct kernels *k = &job->cpu->kernels;
     float gated[FFN_TOKENS * PAIR_ROWS], upped[FFN_TOKENS * PAIR_ROWS];
-    size_t cols = (size_t)count * PAIR_ROWS, stride = (size_t)(job->gate->n_rows / GROUP);
+    size_t cols = (size_t)count * PAIR_ROWS;
     int panel = 2 * first_pair, end = panel + 2 * count;
     struct matmul m = {.w = job->gate,
-                       .q = job->cpu->quantised + (size_t)token * (job->gate->n_cols / GROUP),
+                       .q = job->x,
                        .y = gated,
                        .y_stride = cols,
                        .n = n,
                        .first_row = panel * PANEL_ROWS};
+    m.q.groups = quant_at(&job->x, (size_t)token, 0);
     k->matmul[m.w->format](&m, panel, end);
     m.w = job->up;
     m.y = upped;
     k->matmul[m.w->format](&m, panel, end);
     k->silu_mul(gated, gated, upped, (size_t)n * cols);
-    struct quant_group *to = job->cpu->gated + (size_t)token * stride + first_pair;
-    for (int t = 0; t < n; t++)
-        k->quantise(to + t * stride, gated + t * cols, (size_t)count);
+    k->quantise(&job->gated, (size_t)token, (size_t)first_pair, gated, (size_t)n, (size_t)count);
 }
 
 /* With few tokens as many pairs at a time as there is room for: going to and fro between gate and up
@@ -252,14 +270,19 @@ void cpu_gated_ffn(struct backend *b, struct tensor *x, const struct gated_ffn *
     }
     ASSERT(f->in.x == x && gate->n_cols == x->cols && up->n_cols == x->cols);
     ASSERT(gate->n_rows == up->n_rows && down->n_cols == gate->n_rows && down->n_rows == x->cols);
-    ASSERT((size_t)n * (down->n_cols / GROUP) <= c->n_quantised);
     struct input_job input = norm_job(&f->in, n);
-    input.q = c->quantised;
+    input.q = quant_rows(c, c->quantised, n, x->cols);
+    input.passing = true;
     prepare_input(c, &input);
-    struct gated_job gated = {.cpu = c, .gate = gate, .up = up, .n = n};
+    struct gated_job gated = {.cpu = c,
+                              .gate = gate,
+                              .up = up,
+                              .x = input.q,
+                              .gated = quant_rows(c, c->gated, n, down->n_cols),
+                              .n = n};
     cpu_run(c, work_of(gate, n), gated_part, &gated);
     struct matmul_job job = {.cpu = c, .n_weights = 1};
     job.m[0] = (struct matmul){
-        .w = down, .q = c->gated, .y = x->data, .y_stride = (size_t)x->cols, .n = n, .add = true};
+        .w = down, .q = gated.gated, .y = x->data, .y_stride = (size_t)x->cols, .n = n, .add = true};
     cpu_run(c, work_of(down, n), matmul_part, &job);
 }

@@ -21,6 +21,7 @@ struct route {
     const float *partner[K_LEVELS]; /* added at the end, each before what is there, in this order */
     int n_partners;
     float *to;
+    size_t first; /* units of the first of two sections, whose sums are added before; 0: just one */
 };
 
 struct k_walk {
@@ -31,14 +32,15 @@ struct k_walk {
     size_t end;             /* of the section */
     int n_blocks, block;    /* of k as sections cut it; values of one */
     int section, top;
+    bool two;
     float *part, *level;
     size_t floats; /* of one array */
 };
 
-/* Units of `unit` values, at most `most` at a time; `part` one array and `level` K_LEVELS of them,
- * `floats` long. */
+/* Units of `unit` values, at most `most` at a time, and where `two` says so those of two whole
+ * sections; `part` one array and `level` K_LEVELS of them, `floats` long. */
 static inline void k_walk_init(struct k_walk *k, const struct packed *w, size_t unit, size_t most,
-                               float *part, float *level, size_t floats)
+                               bool two, float *part, float *level, size_t floats)
 {
     *k = (struct k_walk){.unit = unit,
                          .all = (size_t)w->n_cols / unit,
@@ -46,26 +48,46 @@ static inline void k_walk_init(struct k_walk *k, const struct packed *w, size_t 
                          .n_blocks = packed_n_blocks(w),
                          .block = pack_block(w->format),
                          .section = -1,
+                         .two = two,
                          .part = part,
                          .level = level,
                          .floats = floats};
+}
+
+/* Units before the end of a section. */
+static inline size_t k_walk_section_end(const struct k_walk *k, int section)
+{
+    size_t end = (size_t)section_begin(k->n_blocks, section + 1) * ((size_t)k->block / k->unit);
+    return end < k->all ? end : k->all;
+}
+
+/* The next section, or two that make one pair of section_tree, if both have something. */
+static inline void k_walk_open(struct k_walk *k)
+{
+    k->end = k_walk_section_end(k, k->section);
+    k->route.from = NULL;
+    if (!k->two || k->section % 2 == 1 || k->end == k->begin)
+        return;
+    size_t end = k_walk_section_end(k, k->section + 1);
+    if (end > k->end && end - k->begin <= k->most) {
+        k->route.first = k->end - k->begin;
+        k->section++;
+        k->end = end;
+    }
 }
 
 static inline bool k_walk_next(struct k_walk *k)
 {
     k->begin += k->n;
     k->route = (struct route){.from = k->part, .to = k->part};
-    if (k->section < 0 || k->begin == k->end) { /* the next section */
+    if (k->section < 0 || k->begin == k->end) {
         if (++k->section == K_SECTIONS)
             return false;
-        size_t per_block = (size_t)k->block / k->unit;
-        size_t end = (size_t)section_begin(k->n_blocks, k->section + 1) * per_block;
-        k->end = end < k->all ? end : k->all;
-        k->route.from = NULL;
+        k_walk_open(k);
     }
     k->n = k->end - k->begin < k->most ? k->end - k->begin : k->most;
     if (k->begin + k->n == k->end) { /* it is complete */
-        for (int done = k->section; done & 1; done >>= 1)
+        for (int done = k->route.first > 0 ? k->section >> 1 : k->section; done & 1; done >>= 1)
             k->route.partner[k->route.n_partners++] = k->level + (size_t)--k->top * k->floats;
         k->route.to = k->level + (size_t)k->top++ * k->floats;
     }

@@ -15,6 +15,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/pack.h"
 #include "base/bounds.h"
+#include "base/panic.h"
 #include "tensor/float16.h"
 
 #include <stddef.h>
@@ -34,13 +35,45 @@ struct quant_group {
     int32_t less_first; /* for kernels that offset weights to unsigned */
 };
 
+/* Quantised rows of activations. Mostly one row behind the other. Interleaved, QUANT_TILE rows have
+ * their groups side by side: a kernel that takes so many tokens at a time reads one stream, and
+ * where few groups of many rows are stored, they fill cache lines. */
+struct quant_rows {
+    struct quant_group *groups; /* [quant_rows_room] */
+    size_t n_groups;            /* of a row */
+    bool interleaved;
+};
+
+enum { QUANT_TILE = 4 };
+
+/* Group g of a row. */
+static inline struct quant_group *quant_at(const struct quant_rows *r, size_t row, size_t g)
+{
+    if (!r->interleaved)
+        return r->groups + row * r->n_groups + g;
+    return r->groups + (row / QUANT_TILE * r->n_groups + g) * QUANT_TILE + row % QUANT_TILE;
+}
+
+/* A row of those that are one behind the other. */
+static inline const struct quant_group *quant_row(const struct quant_rows *r, size_t row)
+{
+    ASSERT(!r->interleaved);
+    return r->groups + row * r->n_groups;
+}
+
+/* Groups that n rows take at most: the last tile counts as full. */
+static inline size_t quant_rows_room(size_t n, size_t n_groups)
+{
+    return (n + QUANT_TILE - 1) / QUANT_TILE * QUANT_TILE * n_groups;
+}
+
 /* y[t][r - first_row] = sum over k of W[r][k] x[t][k], for the rows r of some panels and all n
  * tokens t; with `add`, the sum is added to what stands there: y + sum, one rounding. */
 struct matmul {
     const struct packed *w;
-    const float *x;              /* [n][n_cols]; float formats read it */
-    const struct quant_group *q; /* [n][n_cols / GROUP]: x quantised; quantised formats read it */
-    float *y;                    /* [n][y_stride]; only columns of rows in range are written */
+    const float *x;      /* [n][n_cols]; float formats read it */
+    struct quant_rows q; /* x quantised; quantised formats read it */
+    float *y;            /* [n][y_stride]; only columns of rows in range are written */
     size_t y_stride;
     int n;
     int first_row;
@@ -52,9 +85,13 @@ struct matmul {
 struct kernels {
     const char *variant;     /* "ref", "avx2", … */
     const char *numerics_id; /* which definition of the bits they keep */
+    int interleave_from;     /* products of so many tokens and more read interleaved rows, of fewer
+                                rows one behind the other; 0: always those */
 
-    /* Quantise `n_groups` groups of GROUP consecutive values. */
-    void (*quantise)(struct quant_group *q, const float *x, size_t n_groups);
+    /* Quantise n_rows rows of n_groups groups of GROUP values, one behind the other in x, to the
+     * groups from `group` on of the rows from `row` on. */
+    void (*quantise)(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                     size_t n_rows, size_t n_groups);
 
     void (*matmul[N_PACK_FORMATS])(const struct matmul *m, int panel_begin, int panel_end);
 

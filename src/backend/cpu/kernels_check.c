@@ -89,6 +89,40 @@ float *values_new(struct random *r, enum fill fill, bool hostile, size_t n)
 
 /* --- the checks --- */
 
+static void check_groups(const struct quant_group *q, const struct quant_group *expected, size_t n,
+                         const char *what)
+{
+    for (size_t g = 0; g < n; g++) {
+        report(memcmp(q[g].codes, expected[g].codes, GROUP) == 0, what);
+        report(q[g].less_sum == expected[g].less_sum, what);
+        report(q[g].less_first == expected[g].less_first, what);
+        compare_floats(&q[g].scaled_sum, &expected[g].scaled_sum, 1, what);
+        compare_floats(&q[g].scale, &expected[g].scale, 1, what);
+    }
+}
+
+/* Some groups of some rows of a larger array: what is beside them stays. */
+static void check_quantise_rows(const struct kernels *k, const char *name, const float *x,
+                                size_t n_rows, size_t n_groups, bool interleaved)
+{
+    enum { ROW = 3, BEFORE = 2, BEHIND = 1 };
+    struct quant_rows rows = {NULL, BEFORE + n_groups + BEHIND, interleaved}, expected_rows = rows;
+    size_t n = quant_rows_room(ROW + n_rows, rows.n_groups), bytes = n * sizeof *rows.groups;
+    rows.groups = guarded_new(bytes, 0);
+    expected_rows.groups = guarded_new(bytes, 0);
+    memset(rows.groups, 0, bytes);
+    memset(expected_rows.groups, 0, bytes);
+    k->quantise(&rows, ROW, BEFORE, x, n_rows, n_groups);
+    ref.quantise(&expected_rows, ROW, BEFORE, x, n_rows, n_groups);
+    char what[120];
+    snprintf(what, sizeof what, "%s quantise %s, %zu rows of %zu groups%s", k->variant, name,
+             n_rows, n_groups, interleaved ? ", interleaved" : "");
+    check_groups(rows.groups, expected_rows.groups, n, what);
+    report(guards_intact(rows.groups, bytes, 0), "quantise: guard bytes");
+    guarded_free(rows.groups, 0);
+    guarded_free(expected_rows.groups, 0);
+}
+
 static void check_quantise(const struct kernels *k)
 {
     struct random random = {.state = 11};
@@ -97,22 +131,12 @@ static void check_quantise(const struct kernels *k)
         float *x = values_new(&random, (enum fill)(fill / 2), fill & 1, N);
         for (int i = 0; i < 64; i++) /* ties, and the ends of the codes */
             x[i] = (float)(i - 32) * 0.5f + (i == 0 ? -111.0f : i == 63 ? 111.5f : 0.0f);
-        size_t bytes = N_GROUPS * sizeof(struct quant_group);
-        struct quant_group *q = guarded_new(bytes, 0), *expected = guarded_new(bytes, 0);
-        k->quantise(q, x, N_GROUPS);
-        ref.quantise(expected, x, N_GROUPS);
-        char what[120];
-        snprintf(what, sizeof what, "%s quantise %s", k->variant, fill_names[fill / 2]);
-        for (int g = 0; g < N_GROUPS; g++) {
-            report(memcmp(q[g].codes, expected[g].codes, GROUP) == 0, what);
-            report(q[g].less_sum == expected[g].less_sum, what);
-            report(q[g].less_first == expected[g].less_first, what);
-            compare_floats(&q[g].scaled_sum, &expected[g].scaled_sum, 1, what);
-            compare_floats(&q[g].scale, &expected[g].scale, 1, what);
+        const char *name = fill_names[fill / 2];
+        for (int interleaved = 0; interleaved < 2; interleaved++) {
+            check_quantise_rows(k, name, x, 1, N_GROUPS, interleaved);
+            check_quantise_rows(k, name, x, N_GROUPS, 1, interleaved);
+            check_quantise_rows(k, name, x, 9, 7, interleaved);
         }
-        report(guards_intact(q, bytes, 0), "quantise: guard bytes");
-        guarded_free(q, 0);
-        guarded_free(expected, 0);
         free(x);
     }
 }
@@ -120,9 +144,16 @@ static void check_quantise(const struct kernels *k)
 struct product {
     struct packed w;
     float *x;
-    struct quant_group *q;
+    struct quant_rows q, interleaved;
     int n;
 };
+
+static struct quant_rows rows_new(size_t n, size_t n_groups, bool interleaved)
+{
+    size_t room = quant_rows_room(n, n_groups);
+    return (struct quant_rows){xmalloc((room + 1) * sizeof(struct quant_group)), n_groups,
+                               interleaved};
+}
 
 static void product_init(struct product *p, enum dtype type, enum fill fill, bool hostile,
                          int n_rows, int n_cols, int n)
@@ -138,16 +169,32 @@ static void product_init(struct product *p, enum dtype type, enum fill fill, boo
     free(file);
     p->n = n;
     p->x = values_new(&random, fill, hostile, (size_t)n * n_cols);
-    p->q = xmalloc(((size_t)n * n_cols / GROUP + 1) * sizeof p->q[0]);
-    if (pack_is_quantised(p->w.format))
-        ref.quantise(p->q, p->x, (size_t)n * n_cols / GROUP);
+    p->q = rows_new((size_t)n, (size_t)(n_cols / GROUP), false);
+    p->interleaved = rows_new((size_t)n, (size_t)(n_cols / GROUP), true);
+    if (!pack_is_quantised(p->w.format))
+        return;
+    ref.quantise(&p->q, 0, 0, p->x, (size_t)n, p->q.n_groups);
+    ref.quantise(&p->interleaved, 0, 0, p->x, (size_t)n, p->q.n_groups);
 }
 
 static void product_release(struct product *p)
 {
     cpu_free(p->w.data, p->w.panel_bytes * (size_t)p->w.n_panels);
     free(p->x);
-    free(p->q);
+    free(p->q.groups);
+    free(p->interleaved.groups);
+}
+
+/* The product as a kernel wants its rows. */
+static struct matmul matmul_of(const struct kernels *k, const struct product *p, float *y)
+{
+    bool interleaved = k->interleave_from > 0 && p->n >= k->interleave_from;
+    return (struct matmul){.w = &p->w,
+                           .x = p->x,
+                           .q = interleaved ? p->interleaved : p->q,
+                           .y = y,
+                           .y_stride = (size_t)p->w.n_rows,
+                           .n = p->n};
 }
 
 /* y of all rows of panels [begin, end), n tokens from t; guards checked, freed by the caller. */
@@ -155,8 +202,7 @@ static float *multiply(const struct kernels *k, const struct product *p, int beg
 {
     size_t bytes = (size_t)p->n * p->w.n_rows * sizeof(float);
     float *y = guarded_new(bytes, 4);
-    struct matmul m = {
-        .w = &p->w, .x = p->x, .q = p->q, .y = y, .y_stride = (size_t)p->w.n_rows, .n = p->n};
+    struct matmul m = matmul_of(k, p, y);
     k->matmul[p->w.format](&m, begin, end);
     report(guards_intact(y, bytes, 4), "matmul: guard bytes");
     return y;
@@ -170,17 +216,12 @@ static void check_added(const struct kernels *k, const struct product *p, int be
     float *y = guarded_new(n * sizeof(float), 4), *expected = guarded_new(n * sizeof(float), 4);
     for (size_t i = 0; i < n; i++)
         y[i] = expected[i] = (float)i * 0.37f - 2.0f;
-    struct matmul m = {.w = &p->w,
-                       .x = p->x,
-                       .q = p->q,
-                       .y = y,
-                       .y_stride = n_cols,
-                       .n = p->n,
-                       .first_row = begin * PANEL_ROWS,
-                       .add = true};
+    struct matmul m = matmul_of(k, p, y), by_ref = matmul_of(&ref, p, expected);
+    m.y_stride = by_ref.y_stride = n_cols;
+    m.first_row = by_ref.first_row = begin * PANEL_ROWS;
+    m.add = by_ref.add = true;
     k->matmul[p->w.format](&m, begin, p->w.n_panels);
-    m.y = expected;
-    ref.matmul[p->w.format](&m, begin, p->w.n_panels);
+    ref.matmul[p->w.format](&by_ref, begin, p->w.n_panels);
     compare_floats(y, expected, n, what);
     report(guards_intact(y, n * sizeof(float), 4), "matmul added: guard bytes");
     guarded_free(y, 4);
@@ -394,8 +435,7 @@ double check_seconds(void)
 /* Best of some repetitions of one product, in seconds. */
 static double time_product(const struct kernels *k, const struct product *p, float *y)
 {
-    struct matmul m = {
-        .w = &p->w, .x = p->x, .q = p->q, .y = y, .y_stride = (size_t)p->w.n_rows, .n = p->n};
+    struct matmul m = matmul_of(k, p, y);
     double best = 1e9, begin = check_seconds();
     for (int i = 0; i < 3 || (i < 30 && check_seconds() - begin < 0.5); i++) {
         double t = check_seconds();

@@ -46,7 +46,7 @@ static void quantising_is_off_by_half_a_step(void **state)
         enum { N = 64 * GROUP };
         float *x = new_values(&random, (enum fill)fill, N);
         struct quant_group *q = new_quantised(N);
-        k.quantise(q, x, N / GROUP);
+        k.quantise(&(struct quant_rows){q, N / GROUP, false}, 0, 0, x, 1, N / GROUP);
         for (int i = 0; i < N; i++) {
             int code = q[i / GROUP].codes[i % GROUP];
             double d = q[i / GROUP].scale, found = code * d;
@@ -77,7 +77,7 @@ static void quantising_rounds_ties_to_even_and_marks_what_is_not_finite(void **s
     x[GROUP + 5] = -INFINITY;
     x[2 * GROUP + 31] = NAN;
     struct quant_group *q = new_quantised(3 * GROUP);
-    k.quantise(q, x, 3);
+    k.quantise(&(struct quant_rows){q, 3, false}, 0, 0, x, 1, 3);
     static const int8_t expected[] = {127, 0, 2, 2, 0, -2, -127};
     assert_memory_equal(q[0].codes, expected, sizeof expected);
     assert_true(q[0].scale == 1.0f);
@@ -93,7 +93,7 @@ struct product {
     struct packed w;
     size_t file_bytes;
     float *x, *y;
-    struct quant_group *q;
+    struct quant_rows q;
     int n;
 };
 
@@ -112,11 +112,11 @@ static void product_new(struct product *p, enum dtype type, enum fill fill, int 
     p->n = n;
     p->x = new_values(&random, fill, (size_t)n * n_cols);
     p->y = calloc((size_t)n * n_rows, sizeof *p->y);
-    p->q = new_quantised((size_t)n * n_cols);
+    p->q = (struct quant_rows){new_quantised((size_t)n * n_cols), (size_t)(n_cols / GROUP), false};
     struct kernels k;
     kernels_ref(&k);
     if (pack_is_quantised(p->w.format))
-        k.quantise(p->q, p->x, (size_t)n * n_cols / GROUP);
+        k.quantise(&p->q, 0, 0, p->x, (size_t)n, p->q.n_groups);
     struct matmul m = {
         .w = &p->w, .x = p->x, .q = p->q, .y = p->y, .y_stride = (size_t)n_rows, .n = n};
     k.matmul[p->w.format](&m, 0, p->w.n_panels);
@@ -127,7 +127,7 @@ static void product_free(struct product *p)
     free(p->w.data);
     free(p->x);
     free(p->y);
-    free(p->q);
+    free(p->q.groups);
 }
 
 /* Every output of one product against its sums in double. */
@@ -143,7 +143,7 @@ static void check_product(const struct product *p)
             double sum = 0, size = 0, float_sum = 0, slack = 0;
             for (int k = 0; k < n_cols; k++) {
                 size_t i = (size_t)t * n_cols + k;
-                const struct quant_group *q = &p->q[i / GROUP];
+                const struct quant_group *q = &p->q.groups[i / GROUP];
                 double x = p->x[i], scale = quantised ? q->scale : 0;
                 double term = w[k] * (quantised ? q->codes[i % GROUP] * scale : x);
                 sum += term;

@@ -213,7 +213,7 @@ FORCE_INLINE void chunk_product(const struct matmul *m, int panel_i, int end, in
 {
     size_t n_cols = (size_t)m->w->n_cols;
     struct k_walk k;
-    k_walk_init(&k, m->w, 1, K_COLUMNS, s->part, s->level, TOKENS_MAX * COLUMNS);
+    k_walk_init(&k, m->w, 1, K_COLUMNS, false, s->part, s->level, TOKENS_MAX * COLUMNS);
     while (k_walk_next(&k)) {
         for (int i = 0; i < n; i++)
             memcpy(s->x + (size_t)i * K_COLUMNS, m->x + (size_t)(t + i) * n_cols + k.begin,

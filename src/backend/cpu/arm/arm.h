@@ -22,7 +22,8 @@ void kernels_neon(struct kernels *k);
 void kernels_dotprod(struct kernels *k);
 void kernels_i8mm(struct kernels *k);
 
-void quantise_neon(struct quant_group *q, const float *x, size_t n_groups);
+void quantise_neon(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                   size_t n_rows, size_t n_groups);
 void rms_norm_neon(float *y, const float *x, const float *gain, float eps, int n_cols);
 void silu_mul_neon(float *y, const float *gate, const float *up, size_t n);
 void add_neon(float *x, const float *y, size_t n);

@@ -174,10 +174,10 @@ FORCE_INLINE void gemm_block(const struct matmul *m, int panel_begin, int panel_
 {
     struct scratch s;
     size_t stride = (size_t)(m->w->n_cols / GROUP);
-    struct tokens tokens = {m->q + t * stride, stride, n};
+    struct tokens tokens = {quant_row(&m->q, (size_t)t), stride, n};
     for (int panel_i = panel_begin; panel_i < panel_end; panel_i++) {
         struct k_walk k;
-        k_walk_init(&k, m->w, GROUP, K_GROUPS, s.part, s.level, SUMS);
+        k_walk_init(&k, m->w, GROUP, K_GROUPS, false, s.part, s.level, SUMS);
         while (k_walk_next(&k))
             k_block(m->w, packed_panel(m->w, panel_i), &k, &tokens, s.weights, format);
         for (int i = 0; i < n; i++) {

@@ -70,7 +70,7 @@ FORCE_INLINE void panel_product(const struct packed *w, const uint8_t *panel,
 FORCE_INLINE void gemv(const struct matmul *m, int panel_begin, int panel_end, int t,
                        const enum pack_format format)
 {
-    const struct quant_group *x = m->q + (size_t)t * (m->w->n_cols / GROUP);
+    const struct quant_group *x = quant_row(&m->q, (size_t)t);
     for (int panel_i = panel_begin; panel_i < panel_end; panel_i++) {
         float32x4_t sums[QUADS];
         panel_product(m->w, packed_panel(m->w, panel_i), x, sums, format);

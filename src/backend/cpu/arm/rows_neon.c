@@ -26,28 +26,34 @@ FORCE_INLINE int8x16_t codes_of(const float32x4_t v[4], float inverse)
     return vcombine_s8(vmovn_s16(low), vmovn_s16(high));
 }
 
-void quantise_neon(struct quant_group *q, const float *x, size_t n_groups)
+FORCE_INLINE void quantise_group(struct quant_group *q, const float *x)
 {
-    for (size_t g = 0; g < n_groups; g++, q++, x += GROUP) {
-        float32x4_t v[GROUP / 4];
-        UNROLL
-        for (int i = 0; i < GROUP / 4; i++)
-            v[i] = vld1q_f32(x + 4 * i);
-        uint32_t bits = greatest_magnitude(v);
-        float amax = f32_from_bits(bits), inverse = 127.0f / amax;
-        if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
-            int8x16_t first = codes_of(v, inverse), second = codes_of(v + 4, inverse);
-            vst1q_s8(q->codes, first);
-            vst1q_s8(q->codes + 16, second);
-            q->scale = amax / 127.0f;
-            q->less_first = -vaddlvq_s8(first);
-            q->less_sum = q->less_first - vaddlvq_s8(second);
-            q->scaled_sum = (float)-q->less_sum * q->scale;
-        } else { /* zeros, or something that is not finite: as ref */
-            *q = (struct quant_group){0};
-            q->scale = q->scaled_sum = bits < 0x7f800000u ? 0.0f : NAN;
-        }
+    float32x4_t v[GROUP / 4];
+    UNROLL
+    for (int i = 0; i < GROUP / 4; i++)
+        v[i] = vld1q_f32(x + 4 * i);
+    uint32_t bits = greatest_magnitude(v);
+    float amax = f32_from_bits(bits), inverse = 127.0f / amax;
+    if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
+        int8x16_t first = codes_of(v, inverse), second = codes_of(v + 4, inverse);
+        vst1q_s8(q->codes, first);
+        vst1q_s8(q->codes + 16, second);
+        q->scale = amax / 127.0f;
+        q->less_first = -vaddlvq_s8(first);
+        q->less_sum = q->less_first - vaddlvq_s8(second);
+        q->scaled_sum = (float)-q->less_sum * q->scale;
+    } else { /* zeros, or something that is not finite: as ref */
+        *q = (struct quant_group){0};
+        q->scale = q->scaled_sum = bits < 0x7f800000u ? 0.0f : NAN;
     }
+}
+
+void quantise_neon(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                   size_t n_rows, size_t n_groups)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t g = 0; g < n_groups; g++, x += GROUP)
+            quantise_group(quant_at(to, row + r, group + g), x);
 }
 
 void rms_norm_neon(float *y, const float *x, const float *gain, float eps, int n_cols)

@@ -155,7 +155,7 @@ static void matmul(const struct matmul *m, int panel_begin, int panel_end, block
             struct dot d = {
                 .w = w, .panel = packed_panel(w, row / PANEL_ROWS), .lane = row % PANEL_ROWS};
             if (quantised)
-                d.q = m->q + (size_t)t * (w->n_cols / GROUP);
+                d.q = quant_row(&m->q, (size_t)t);
             else
                 d.x = m->x + (size_t)t * w->n_cols;
             float *y = &m->y[t * m->y_stride + (row - m->first_row)];

@@ -43,8 +43,10 @@ static void quantise_group(struct quant_group *q, const float *x)
     q->scaled_sum = (float)-q->less_sum * q->scale;
 }
 
-void quantise_ref(struct quant_group *q, const float *x, size_t n_groups)
+void quantise_ref(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                  size_t n_rows, size_t n_groups)
 {
-    for (size_t g = 0; g < n_groups; g++)
-        quantise_group(q + g, x + g * GROUP);
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t g = 0; g < n_groups; g++, x += GROUP)
+            quantise_group(quant_at(to, row + r, group + g), x);
 }

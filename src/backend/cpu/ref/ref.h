@@ -9,7 +9,8 @@
 #define F32_INFINITY_BITS 0x7f800000u
 #define F32_NAN_BITS 0x7fc00000u
 
-void quantise_ref(struct quant_group *q, const float *x, size_t n_groups);
+void quantise_ref(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                  size_t n_rows, size_t n_groups);
 void matmul_bf16dot_ref(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_float_ref(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q8_0_ref(const struct matmul *m, int panel_begin, int panel_end);

@@ -4,6 +4,7 @@
 void kernels_avx512(struct kernels *k)
 {
     k->quantise = quantise_avx512;
+    k->interleave_from = INTERLEAVE_FROM;
     k->matmul[PACK_F32] = matmul_f32_avx512;
     k->matmul[PACK_F16] = matmul_f16_avx512;
     k->matmul[PACK_BF16] = matmul_bf16_avx512;

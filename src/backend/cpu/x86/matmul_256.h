@@ -103,7 +103,7 @@ FORCE_INLINE void few_tokens(const struct matmul *m, int panel_i, int t, const i
     const size_t per_block = (size_t)pack_block(format) / GROUP;
     size_t n_groups = (size_t)(w->n_cols / GROUP), begin = 0;
     int n_blocks = packed_n_blocks(w);
-    struct tile_x x = {m->q + (size_t)t * n_groups, n_groups};
+    struct tile_x x = {quant_row(&m->q, (size_t)t), n_groups};
     __m256 section[K_SECTIONS][TILE][HALVES];
     for (int s = 0; s < K_SECTIONS; s++) {
         size_t end = (size_t)section_begin(n_blocks, s + 1) * per_block;
@@ -238,14 +238,14 @@ FORCE_INLINE void several_tokens(const struct matmul *m, int panel_begin, int pa
     int block = token_block(m->w);
     for (int t = 0; t < m->n; t += block) {
         int n = m->n - t < block ? m->n - t : block;
-        struct tokens x = {{m->q + t * stride, stride}, (size_t)n};
+        struct tokens x = {{quant_row(&m->q, (size_t)t), stride}, (size_t)n};
         for (int i = panel_begin; i < panel_end; i += PANELS) {
             int n_panels = panel_end - i < PANELS ? panel_end - i : PANELS;
             const uint8_t *panels[PANELS];
             for (int p = 0; p < n_panels; p++)
                 panels[p] = packed_panel(m->w, i + p);
             struct k_walk k;
-            k_walk_init(&k, m->w, GROUP, K_GROUPS, part, level[0], TOKENS_MAX * COLUMNS);
+            k_walk_init(&k, m->w, GROUP, K_GROUPS, false, part, level[0], TOKENS_MAX * COLUMNS);
             while (k_walk_next(&k))
                 k_block(m->w, panels, n_panels, &k, &x, decoded, format);
             for (int p = 0; p < n_panels; p++)

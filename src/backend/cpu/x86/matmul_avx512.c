@@ -100,6 +100,7 @@ FORCE_INLINE void panel_product(const struct matmul *m, int panel_i, int t, cons
 {
     const struct packed *w = m->w;
     size_t stride = (size_t)(w->n_cols / GROUP);
+    const struct quant_group *x = quant_row(&m->q, (size_t)t);
     int n_blocks = packed_n_blocks(w);
     __m512 section[K_SECTIONS][FEW];
     for (int s = 0; s < K_SECTIONS; s++) {
@@ -108,7 +109,7 @@ FORCE_INLINE void panel_product(const struct matmul *m, int panel_i, int t, cons
         for (int i = 0; i < n; i++)
             acc[i] = _mm512_setzero_ps();
         add_blocks(acc, w, packed_panel(w, panel_i), (size_t)section_begin(n_blocks, s),
-                   (size_t)section_begin(n_blocks, s + 1), m->q + t * stride, stride, n, format);
+                   (size_t)section_begin(n_blocks, s + 1), x, stride, n, format);
         UNROLL
         for (int i = 0; i < n; i++)
             section[s][i] = acc[i];
@@ -132,17 +133,9 @@ FORCE_INLINE void tile(const struct matmul *m, int panel_i, int t, int n,
     }
 }
 
-/* Up to how many tokens decoding a group again for each tile, while the panel is in the
- * second-level cache, is faster than decoding it once for all of them into the first
- * (gemm_avx512.c): measured. */
-FORCE_INLINE int few_max(const enum pack_format format)
-{
-    return format == PACK_Q4_K ? 24 : 16;
-}
-
 FORCE_INLINE void matmul(const struct matmul *m, int begin, int end, const enum pack_format format)
 {
-    if (m->n > few_max(format)) {
+    if (m->q.interleaved) {
         gemm_avx512(m, begin, end);
         return;
     }

@@ -31,21 +31,27 @@ FORCE_INLINE int32_t quantise_half(int8_t *codes, const float *x, float inverse)
     return _mm_cvtsi128_si32(sum);
 }
 
-void quantise_avx2(struct quant_group *q, const float *x, size_t n_groups)
+FORCE_INLINE void quantise_group(struct quant_group *q, const float *x)
 {
-    for (size_t g = 0; g < n_groups; g++, q++, x += GROUP) {
-        uint32_t bits = greatest_magnitude(x);
-        float amax = f32_from_bits(bits), inverse = 127.0f / amax;
-        if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
-            q->scale = amax / 127.0f;
-            q->less_first = -quantise_half(q->codes, x, inverse);
-            q->less_sum = q->less_first - quantise_half(q->codes + 16, x + 16, inverse);
-            q->scaled_sum = (float)-q->less_sum * q->scale;
-        } else { /* zeros, or something that is not finite: as ref */
-            *q = (struct quant_group){0};
-            q->scale = q->scaled_sum = bits < 0x7f800000u ? 0.0f : NAN;
-        }
+    uint32_t bits = greatest_magnitude(x);
+    float amax = f32_from_bits(bits), inverse = 127.0f / amax;
+    if (bits < 0x7f800000u && f32_bits(inverse) < 0x7f800000u) {
+        q->scale = amax / 127.0f;
+        q->less_first = -quantise_half(q->codes, x, inverse);
+        q->less_sum = q->less_first - quantise_half(q->codes + 16, x + 16, inverse);
+        q->scaled_sum = (float)-q->less_sum * q->scale;
+    } else { /* zeros, or something that is not finite: as ref */
+        *q = (struct quant_group){0};
+        q->scale = q->scaled_sum = bits < 0x7f800000u ? 0.0f : NAN;
     }
+}
+
+void quantise_avx2(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                   size_t n_rows, size_t n_groups)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t g = 0; g < n_groups; g++, x += GROUP)
+            quantise_group(quant_at(to, row + r, group + g), x);
 }
 
 void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n_cols)

@@ -7,14 +7,14 @@
 #include "backend/cpu/inline.h"
 #include "backend/cpu/kernels.h"
 
-
 void kernels_avx2(struct kernels *k);
 void kernels_avxvnni(struct kernels *k); /* kernels_avx2 and products with 256-bit vpdpbusd, */
 void kernels_vnni256(struct kernels *k); /* in the encoding of AVX-VNNI or of AVX-512 */
 void kernels_avx512(struct kernels *k);
 void kernels_bf16dot(struct kernels *k); /* over kernels_avx512; another numerics_id */
 
-void quantise_avx2(struct quant_group *q, const float *x, size_t n_groups);
+void quantise_avx2(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                   size_t n_rows, size_t n_groups);
 void rms_norm_avx2(float *y, const float *x, const float *gain, float eps, int n_cols);
 void silu_mul_avx2(float *y, const float *gate, const float *up, size_t n);
 void rotate_avx2(float *head, const float *turn, int rope_size, bool halves);
@@ -32,7 +32,8 @@ void matmul_q4_0_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q4_k_avx2(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q6_k_avx2(const struct matmul *m, int panel_begin, int panel_end);
 
-void quantise_avx512(struct quant_group *q, const float *x, size_t n_groups);
+void quantise_avx512(const struct quant_rows *to, size_t row, size_t group, const float *x,
+                     size_t n_rows, size_t n_groups);
 void rms_norm_avx512(float *y, const float *x, const float *gain, float eps, int n_cols);
 void silu_mul_avx512(float *y, const float *gate, const float *up, size_t n);
 void rotate_avx512(float *head, const float *turn, int rope_size, bool halves);
@@ -50,5 +51,11 @@ void matmul_q4_0_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q4_k_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void matmul_q6_k_avx512(const struct matmul *m, int panel_begin, int panel_end);
 void gemm_avx512(const struct matmul *m, int panel_begin, int panel_end); /* any quantised format */
+
+/* From so many tokens on, decoding a group once for all of them into the first-level cache
+ * (gemm_avx512.c) is about as fast as once for each tile of 8, while the panel is in the
+ * second-level cache (matmul_avx512.c). (A Zen 5, weights in the third-level cache: from 28 tokens
+ * for Q4_0, 32 for Q8_0, 40 for Q4_K, 48 for Q6_K; where they come from memory, sooner.) */
+enum { INTERLEAVE_FROM = 25 };
 
 #endif
