@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -46,6 +47,18 @@ static void report(char what)
     close(fd);
 }
 
+/* Whether the next connection is spoilt. It is reported before another one is counted: connections
+ * are made by several threads. */
+static bool spoil_next(void)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mutex);
+    bool spoil = atomic_fetch_sub(&n_to_skip, 1) <= 0 && atomic_fetch_sub(&n_to_spoil, 1) > 0;
+    report(spoil ? 'x' : '.');
+    pthread_mutex_unlock(&mutex);
+    return spoil;
+}
+
 int connect(int fd, const struct sockaddr *address, socklen_t size)
 {
     int (*real)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "connect");
@@ -62,8 +75,7 @@ int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
         return result;
     connecting = -1;
     int before = errno;
-    bool spoil = atomic_fetch_sub(&n_to_skip, 1) <= 0 && atomic_fetch_sub(&n_to_spoil, 1) > 0;
-    report(spoil ? 'x' : '.');
+    bool spoil = spoil_next();
     errno = spoil ? ENOENT : before;
     return result;
 }
