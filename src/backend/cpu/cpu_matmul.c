@@ -13,7 +13,7 @@ enum {
     PAIR_ROWS = 2 * PANEL_ROWS,
     PIECES = 8,       /* of one matrix for each thread */
     PIECE_PAIRS = 16, /* at most: what is read again for each piece are the activations */
-    FFN_TOKENS = 264, /* tokens of a gated block at a time, at most; */
+    FFN_TOKENS = 132, /* tokens of a gated block at a time, at most; */
     FFN_TILE = 12,    /* a multiple of the kernels' tiles */
 };
 _Static_assert((int)FFN_TILE % (int)QUANT_TILE == 0, "tokens from any on are rows of their own");

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 enum {
-    ROWS = 270, /* more than a block of the gated operation */
+    ROWS = 270, /* more than two blocks of the gated operation, and one of any kernel */
     HIDDEN = 768,
     FFN = 544, /* no whole number of blocks of interleaved groups, nor of pairs of panels */
     SIDE = 48,

@@ -9,7 +9,7 @@
 
 enum {
     K_GROUPS = 16,       /* groups decoded at a time */
-    TOKENS_MAX = 256,    /* tokens under one decoding: a multiple of TILE */
+    TOKENS_MAX = 264,    /* tokens under one decoding: a multiple of TILE */
     X_BYTES = 400 << 10, /* of the activations in a slice of k: what the second-level cache holds */
     PAIRS = 2,           /* of panels that a slice serves in turn */
     STORE_AHEAD = 12,    /* tokens whose lines of y are asked for ahead */
