@@ -1,9 +1,10 @@
 /* bench model --context: what a decode step costs more, the more positions stand before it.
  *
- * For each context one sequence is filled with so many tokens (prefill, not counted) and then
- * decodes, repetition after repetition, with probes of reading around each. The first context is
- * measured again after each; the extra time over it stands beside what reading the extra keys and
- * values may take: their bytes at CONTEXT_BANDWIDTH of the probed bandwidth. */
+ * For each context one sequence is filled with so many tokens (prefill, not counted), another with
+ * as many as the first context has. In each repetition both decode, one after the other, with
+ * probes of reading around them: machines drift, and what is compared is measured within a second.
+ * The extra time stands beside what reading the extra keys and values may take: their bytes at
+ * CONTEXT_BANDWIDTH of the probed bandwidth. */
 #ifndef SHOAL_CLI_BENCH_CONTEXT_H
 #define SHOAL_CLI_BENCH_CONTEXT_H
 
@@ -15,9 +16,12 @@
 
 #define CONTEXT_BANDWIDTH 0.85
 
+enum { CONTEXT_SEQUENCES = 2 }; /* the one measured and the one it is held against */
+
 struct context_bench {
-    struct lone_sequences *s; /* of one sequence, of context_bench_length positions */
-    struct probe *probe;      /* NULL: none wanted */
+    struct lead *lead;   /* of CONTEXT_SEQUENCES slots, of context_bench_length positions */
+    int max_rows;        /* of a step */
+    struct probe *probe; /* NULL: none wanted */
     const struct bench_cost *cost;
     const int32_t *ids; /* as many as the longest context */
     const int *contexts;

@@ -321,7 +321,8 @@ static enum err measure_batches(struct bench *b, struct limits *limits, json_t *
 static enum err measure_contexts(struct bench *b, json_t *json, struct error *e)
 {
     const struct bench_flags *f = b->flags;
-    struct context_bench c = {.s = &b->s,
+    struct context_bench c = {.lead = &b->lead,
+                              .max_rows = BENCH_ROWS,
                               .probe = b->probe,
                               .cost = &b->cost,
                               .ids = b->ids,
@@ -384,7 +385,7 @@ static enum err run_bench(struct bench *b, const struct modelfile *file, struct 
         err = prepare_ids(b, e);
     if (err == OK && !f->no_probe && has_limits(b))
         err = probe_new(b->lead.pool, b->lead.backend->variant, &b->probe, e);
-    if (err == OK)
+    if (err == OK && f->n_contexts == 0)
         err = lone_sequences_init(&b->s, &b->lead, b->batch, BENCH_ROWS, e);
     if (err == OK)
         err = report(b, &limits, e);
@@ -463,6 +464,8 @@ static enum err open_and_run(const struct bench_flags *f, struct modelfile *file
     o.file = file;
     for (int i = 0; i < f->n_batches; i++)
         o.n_slots = f->batches[i] > o.n_slots ? f->batches[i] : o.n_slots;
+    if (f->n_contexts > 0)
+        o.n_slots = CONTEXT_SEQUENCES;
     o.max_rows = BENCH_ROWS;
     o.no_engine = true;
     o.context = sequence_length(f);

@@ -12,33 +12,49 @@ static int blocks_of(int positions)
 }
 
 /* KV blocks that one sequence needs: of its window and a step where it has one. */
-static int blocks_needed(const struct lone_sequences *s)
+static int blocks_needed(const struct lone_sequences *s, int positions)
 {
-    int all = blocks_of(s->lead->context), window = s->lead->params.window;
+    int all = blocks_of(positions), window = s->lead->params.window;
     int at_once = window > 0 ? window_blocks(window, s->max_rows) : all;
     return at_once < all ? at_once : all;
 }
 
-/* And that it has: the engine's blocks, divided evenly. */
-static int blocks_each(const struct lone_sequences *s)
+static void prepare(struct lone_sequences *s)
 {
-    int need = blocks_needed(s), there = s->lead->n_blocks / s->most;
-    return need < there ? need : there;
+    /* Of one step: each sequence closed, opened and trimmed, and the blocks that its rows begin,
+     * however the rows are divided. */
+    size_t most = 4 * (size_t)s->most + (size_t)blocks_of(s->max_rows);
+    s->updates = xcalloc(most, sizeof *s->updates);
+    s->rows = xcalloc((size_t)s->max_rows, sizeof *s->rows);
 }
 
 enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n, int max_rows,
                              struct error *e)
 {
     *s = (struct lone_sequences){.lead = lead, .n = n, .most = n, .max_rows = max_rows};
-    int need = blocks_needed(s);
-    if (blocks_each(s) < need)
+    s->n_blocks = blocks_needed(s, lead->context);
+    if (n * s->n_blocks > lead->n_blocks)
         return error_set(e, ERR_LIMIT, "%d sequences of %d positions need %d KV blocks, %d fit", n,
-                         lead->context, n * need, lead->n_blocks);
-    /* Of one step: each sequence closed, opened and trimmed, and the blocks that its rows begin,
-     * however the rows are divided. */
-    size_t most = 4 * (size_t)n + (size_t)blocks_of(max_rows);
-    s->updates = xcalloc(most, sizeof *s->updates);
-    s->rows = xcalloc((size_t)max_rows, sizeof *s->rows);
+                         lead->context, n * s->n_blocks, lead->n_blocks);
+    prepare(s);
+    return OK;
+}
+
+enum err lone_sequences_init_one(struct lone_sequences *s, struct lead *lead, int slot,
+                                 int first_block, int positions, int max_rows, struct error *e)
+{
+    ASSERT(positions <= lead->context && first_block >= 0);
+    *s = (struct lone_sequences){.lead = lead,
+                                 .first = slot,
+                                 .n = 1,
+                                 .most = 1,
+                                 .first_block = first_block,
+                                 .max_rows = max_rows};
+    s->n_blocks = blocks_needed(s, positions);
+    if (first_block + s->n_blocks > lead->n_blocks)
+        return error_set(e, ERR_LIMIT, "%d positions need %d KV blocks, %d are left", positions,
+                         s->n_blocks, lead->n_blocks - first_block);
+    prepare(s);
     return OK;
 }
 
@@ -59,22 +75,25 @@ void lone_sequences_restart(struct lone_sequences *s, int n)
  * before and open the sequences. */
 static uint32_t write_updates(struct lone_sequences *s, int n_more)
 {
-    uint32_t n = 0, each = (uint32_t)blocks_each(s);
+    uint32_t n = 0, each = (uint32_t)s->n_blocks;
     uint32_t begin = (uint32_t)blocks_of(s->length), end = (uint32_t)blocks_of(s->length + n_more);
     uint32_t holes = (uint32_t)(window_first(s->lead->params.window, s->length) / KV_BLOCK_TOKENS);
     if (s->length == 0)
         s->n_holes = 0;
-    for (uint32_t slot = 0; s->length == 0 && slot < (uint32_t)s->n_open; slot++)
+    uint32_t first = (uint32_t)s->first;
+    for (uint32_t slot = first; s->length == 0 && slot < first + (uint32_t)s->n_open; slot++)
         s->updates[n++] = (struct step_update){.kind = UPDATE_CLOSE, .slot = slot};
-    for (uint32_t slot = 0; slot < (uint32_t)s->n; slot++) {
+    for (uint32_t slot = first; slot < first + (uint32_t)s->n; slot++) {
         if (s->length == 0)
             s->updates[n++] = (struct step_update){.kind = UPDATE_OPEN, .slot = slot};
         if (holes > s->n_holes)
             s->updates[n++] =
                 (struct step_update){.kind = UPDATE_TRIM, .slot = slot, .block = holes};
         for (uint32_t i = begin; i < end; i++) /* where there are holes, in turn */
-            s->updates[n++] = (struct step_update){
-                .kind = UPDATE_APPEND, .slot = slot, .block = slot * each + i % each};
+            s->updates[n++] = (struct step_update){.kind = UPDATE_APPEND,
+                                                   .slot = slot,
+                                                   .block = (uint32_t)s->first_block +
+                                                            (slot - first) * each + i % each};
     }
     s->n_holes = holes;
     s->n_open = s->n;
@@ -86,12 +105,12 @@ static enum err check_ids(const struct lone_sequences *s, const int32_t *const *
                           struct error *e)
 {
     int vocab = s->lead->params.vocab;
-    for (int slot = 0; slot < s->n; slot++)
+    for (int sequence = 0; sequence < s->n; sequence++)
         for (int i = 0; i < n_ids; i++)
-            if (ids[slot][i] < 0 || ids[slot][i] >= vocab)
+            if (ids[sequence][i] < 0 || ids[sequence][i] >= vocab)
                 return error_set(e, ERR_MISMATCH,
                                  "token %d: the model's vocabulary has tokens 0 to %d only",
-                                 ids[slot][i], vocab - 1);
+                                 ids[sequence][i], vocab - 1);
     return OK;
 }
 
@@ -109,7 +128,7 @@ static enum err run_step(struct lone_sequences *s, struct step *step, lone_logit
     for (uint32_t i = 0; err == OK && visit != NULL && i < step->n_rows; i++) {
         const struct step_row *r = &step->rows[i];
         if (r->want == WANT_LOGITS)
-            visit((int)r->slot, (int)r->position,
+            visit((int)r->slot - s->first, (int)r->position,
                   result.logits + (size_t)wanted++ * (size_t)s->lead->params.vocab, context);
     }
     return err;
@@ -127,13 +146,13 @@ enum err lone_sequences_append(struct lone_sequences *s, const int32_t *const *i
         int n = n_ids - done < chunk ? n_ids - done : chunk;
         struct step step = {.updates = s->updates, .rows = s->rows};
         step.n_updates = write_updates(s, n);
-        for (int slot = 0; slot < s->n; slot++) {
+        for (int sequence = 0; sequence < s->n; sequence++) {
             for (int i = 0; i < n; i++) {
                 bool wanted = visit != NULL && (all_logits || done + i == n_ids - 1);
                 s->rows[step.n_rows++] =
-                    (struct step_row){.token = (uint32_t)ids[slot][done + i],
+                    (struct step_row){.token = (uint32_t)ids[sequence][done + i],
                                       .position = (uint32_t)(s->length + i),
-                                      .slot = (uint32_t)slot,
+                                      .slot = (uint32_t)(s->first + sequence),
                                       .want = wanted ? WANT_LOGITS : WANT_NONE};
             }
         }

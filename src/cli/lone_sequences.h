@@ -1,5 +1,7 @@
 /* Driving a pipeline by hand, without the engine: a few sequences of equal length, side by side,
- * for evaluation and measurement, where every row's logits or every microsecond counts. */
+ * for evaluation and measurement, where every row's logits or every microsecond counts.
+ *
+ * Sequences are numbered from 0 within their struct, whatever their slots. */
 #ifndef SHOAL_CLI_LONE_SEQUENCES_H
 #define SHOAL_CLI_LONE_SEQUENCES_H
 
@@ -7,8 +9,10 @@
 
 struct lone_sequences {
     struct lead *lead; /* opened with no_engine and at least n slots */
-    int n;             /* sequences: slots 0 … n-1 */
+    int first, n;      /* sequences: slots first … first+n-1 */
     int most;          /* n of init */
+    int first_block;   /* of the first sequence's KV blocks … */
+    int n_blocks;      /* … of which each has so many */
     int max_rows;      /* of one step */
     int length;        /* positions filled in each */
     int n_open;        /* slots that the stages hold open */
@@ -21,6 +25,12 @@ struct lone_sequences {
  * is at most the lead's. Nothing to release after a failure. */
 enum err lone_sequences_init(struct lone_sequences *s, struct lead *lead, int n, int max_rows,
                              struct error *e);
+
+/* One sequence of at most `positions`, in a slot of its own and in KV blocks from first_block on,
+ * s->n_blocks of them. With others it may take turns, step by step. ERR_LIMIT where the lead has
+ * fewer. */
+enum err lone_sequences_init_one(struct lone_sequences *s, struct lead *lead, int slot,
+                                 int first_block, int positions, int max_rows, struct error *e);
 void lone_sequences_release(struct lone_sequences *s);
 
 /* Begin anew: n sequences, 1 to as many as init was told, all empty. */

@@ -164,6 +164,53 @@ static void the_number_of_sequences_may_change(void **state)
     modelfile_close(file);
 }
 
+/* Two of their own lengths, by turns: each as it is alone. */
+static void one_of_its_own_length(void **state)
+{
+    (void)state;
+    static struct seen alone[SEQUENCES], seen[SEQUENCES];
+    static const int lengths[SEQUENCES] = {LENGTH, 17};
+    struct lead lead;
+    struct lone_sequences s[SEQUENCES];
+    for (int i = 0; i < SEQUENCES; i++) {
+        const int32_t *ids[] = {ids_of(i)};
+        struct modelfile *file = open_lead(&lead, 1, LENGTH);
+        assert_int_equal(lone_sequences_init(&s[i], &lead, 1, LENGTH, NULL), OK);
+        assert_int_equal(lone_sequences_append(&s[i], ids, LENGTH, true, visit, &alone[i], NULL),
+                         OK);
+        lone_sequences_release(&s[i]);
+        lead_close(&lead);
+        modelfile_close(file);
+    }
+    struct modelfile *file = open_lead(&lead, SEQUENCES, 3);
+    for (int i = 0, block = 0; i < SEQUENCES; block += s[i++].n_blocks)
+        assert_int_equal(lone_sequences_init_one(&s[i], &lead, i, block, lengths[i], 3 - i, NULL),
+                         OK);
+    assert_int_equal(s[0].n_blocks, 3);
+    assert_int_equal(s[1].n_blocks, 2);
+    for (int round = 0; round < 2; round++) {
+        memset(seen, 0, sizeof seen);
+        for (int i = 0; i < SEQUENCES; i++)
+            lone_sequences_restart(&s[i], 1);
+        for (int done = 0; done < LENGTH; done++)
+            for (int i = 0; i < SEQUENCES; i++) {
+                const int32_t *next[] = {ids_of(i) + done};
+                if (done < lengths[i])
+                    assert_int_equal(
+                        lone_sequences_append(&s[i], next, 1, true, visit, &seen[i], NULL), OK);
+            }
+        for (int i = 0; i < SEQUENCES; i++) {
+            assert_int_equal(seen[i].n, lengths[i]);
+            assert_memory_equal(seen[i].logits[0], alone[i].logits[0],
+                                (size_t)lengths[i] * sizeof seen[i].logits[0][0]);
+        }
+    }
+    for (int i = 0; i < SEQUENCES; i++)
+        lone_sequences_release(&s[i]);
+    lead_close(&lead);
+    modelfile_close(file);
+}
+
 static void ids_of_another_vocabulary_are_refused(void **state)
 {
     (void)state;
@@ -196,6 +243,8 @@ static void too_many_sequences_are_refused(void **state)
     struct modelfile *file = open_lead(&lead, 2, 4);
     assert_int_equal(lone_sequences_init(&s, &lead, 3, 4, &e), ERR_LIMIT);
     assert_string_equal(e.text, "3 sequences of 40 positions need 9 KV blocks, 6 fit");
+    assert_int_equal(lone_sequences_init_one(&s, &lead, 1, 5, 17, 4, &e), ERR_LIMIT);
+    assert_string_equal(e.text, "17 positions need 2 KV blocks, 1 are left");
     lead_close(&lead);
     modelfile_close(file);
 }
@@ -207,6 +256,7 @@ int main(void)
         cmocka_unit_test(windows_take_blocks_in_turn),
         cmocka_unit_test(only_the_last_is_told_if_so_asked),
         cmocka_unit_test(the_number_of_sequences_may_change),
+        cmocka_unit_test(one_of_its_own_length),
         cmocka_unit_test(ids_of_another_vocabulary_are_refused),
         cmocka_unit_test(too_many_sequences_are_refused),
     };

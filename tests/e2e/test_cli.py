@@ -223,12 +223,19 @@ def test_bench_model_at_contexts(shoal):
     assert (short["positions"], long["positions"]) == (16.5, 208.5)
     assert short["allowed_s"] == 0
     for entry in short, long:
-        assert entry["extra_s"] == pytest.approx(entry["step_s"]["median"] - entry["base_s"])
+        for key in "step_s", "base_s", "extra_s":
+            assert entry[key]["repetitions"] == 2
+        # Of two, the median is the mean.
+        assert entry["extra_s"]["median"] == pytest.approx(entry["step_s"]["median"] -
+                                                           entry["base_s"]["median"])
+    assert short["of_allowed"] is None
     p = shoal.json("inspect", model_path("demo"))["model"]
     kv_bytes = 192 * p["layers"] * 2 * p["kv_heads"] * p["head_size"] * 2
     assert long["allowed_s"] == pytest.approx(kv_bytes / (0.85e9 * long["read_gb_s"]))
+    if long["of_allowed"] is not None:  # the probes may differ too much
+        assert long["of_allowed"]["repetitions"] in (1, 2)
     for entry in short, long:
-        assert entry["step_s"]["repetitions"] == 2 and 0 < entry["step_s"]["min"]
+        assert 0 < entry["step_s"]["min"]
     text = shoal.ok("bench", "model", model_path("demo"), "--context", "8,16", "-n", 2, "-t", 1, "-r",
                     1, "--no-probe").stdout
     rows = [line.split() for line in text.splitlines()[2:]]
