@@ -9,14 +9,17 @@
 struct bench_cost {
     uint64_t weight_bytes;      /* of the tensors that a decode step reads, as in the file */
     uint64_t kv_position_bytes; /* keys and values of one position, all layers */
-    double layer_ops, head_ops; /* of the matrix products of a row; a product and its sum are two */
+    /* Of the matrix products of a row, a product and its sum being two: all layers, what the last
+     * of them does for rows with logits only, the head. */
+    double layer_ops, last_ops, head_ops;
 };
 
 enum err bench_cost_of(const struct modelfile *file, const struct model_params *params,
                        enum kv_type kv, struct bench_cost *out, struct error *e);
 
-/* Operations of a prefill: every token goes through the layers, the last of a sequence through the
- * head. Attention, some hundredths of it at such lengths, is not counted. */
+/* Operations of a prefill: every token goes through the layers up to the last one's keys and
+ * values, the last of a sequence through all of it and the head. Attention, some hundredths of it
+ * at such lengths, is not counted. */
 double bench_prefill_ops(const struct bench_cost *c, int n_prompt, int batch);
 
 /* Bytes of n_decode steps after n_prompt positions: the weights once a step, and each sequence's

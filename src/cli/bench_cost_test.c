@@ -42,6 +42,7 @@ static void a_step_reads_layers_and_head(void **state)
     struct bench_cost c = cost_of(false, DTYPE_F32, KV_F16);
     assert_int_equal(c.weight_bytes, (3 * LAYER_ELEMS + HEAD_ELEMS) * 4 + norms);
     assert_true(c.layer_ops == 2.0 * 3 * LAYER_ELEMS && c.head_ops == 2.0 * HEAD_ELEMS);
+    assert_true(c.last_ops == 2.0 * (LAYER_ELEMS - 2 * 16 * 32));
     assert_int_equal(c.kv_position_bytes, 3 * 2 * 16 * 2);
     struct bench_cost tied = cost_of(true, DTYPE_F32, KV_F32);
     assert_int_equal(tied.weight_bytes, c.weight_bytes);
@@ -53,10 +54,14 @@ static void a_step_reads_layers_and_head(void **state)
 static void sums_over_steps_and_sequences(void **state)
 {
     (void)state;
-    struct bench_cost c = {
-        .weight_bytes = 1000, .kv_position_bytes = 10, .layer_ops = 7, .head_ops = 5};
-    assert_true(bench_prefill_ops(&c, 3, 1) == 26);
-    assert_true(bench_prefill_ops(&c, 3, 4) == 104);
+    struct bench_cost c = {.weight_bytes = 1000,
+                           .kv_position_bytes = 10,
+                           .layer_ops = 7,
+                           .last_ops = 3,
+                           .head_ops = 5};
+    assert_true(bench_prefill_ops(&c, 1, 1) == 12);
+    assert_true(bench_prefill_ops(&c, 3, 1) == 20);
+    assert_true(bench_prefill_ops(&c, 3, 4) == 80);
     assert_true(bench_prefill_ops(&c, 0, 4) == 0);
     assert_true(bench_decode_bytes(&c, 0, 1, 1) == 1010);
     /* Steps see 6, 7, 8 positions. */

@@ -139,6 +139,35 @@ static void only_the_last_is_told_if_so_asked(void **state)
     modelfile_close(file);
 }
 
+/* Rows before whose logits nobody wants: they end early, in the last layer, and leave the same keys
+ * and values. */
+static void what_was_not_asked_changes_nothing_after(void **state)
+{
+    (void)state;
+    static struct seen alone, seen;
+    run(1, LENGTH, LENGTH, false, &alone);
+    static const int steps[] = {LENGTH, 5, 1};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        struct lead lead;
+        struct lone_sequences s;
+        struct modelfile *file = open_lead(&lead, 1, steps[i]);
+        const int32_t *ids[] = {ids_of(0)}, *rest[] = {ids_of(0) + 23};
+        memset(&seen, 0, sizeof seen);
+        assert_int_equal(lone_sequences_init(&s, &lead, 1, steps[i], NULL), OK);
+        assert_int_equal(lone_sequences_append(&s, ids, 23, false, NULL, NULL, NULL), OK);
+        assert_int_equal(lone_sequences_append(&s, rest, 10, false, visit, &seen, NULL), OK);
+        rest[0] += 10;
+        assert_int_equal(lone_sequences_append(&s, rest, LENGTH - 33, true, visit, &seen, NULL),
+                         OK);
+        assert_int_equal(seen.n, 1 + LENGTH - 33);
+        assert_memory_equal(seen.logits[0][32], alone.logits[0][32],
+                            (LENGTH - 32) * sizeof alone.logits[0][0]);
+        lone_sequences_release(&s);
+        lead_close(&lead);
+        modelfile_close(file);
+    }
+}
+
 /* More and fewer sequences one after the other: slots left open are closed, and the logits are
  * those of a sequence alone. */
 static void the_number_of_sequences_may_change(void **state)
@@ -255,6 +284,7 @@ int main(void)
         cmocka_unit_test(steps_and_neighbours_change_nothing),
         cmocka_unit_test(windows_take_blocks_in_turn),
         cmocka_unit_test(only_the_last_is_told_if_so_asked),
+        cmocka_unit_test(what_was_not_asked_changes_nothing_after),
         cmocka_unit_test(the_number_of_sequences_may_change),
         cmocka_unit_test(one_of_its_own_length),
         cmocka_unit_test(ids_of_another_vocabulary_are_refused),

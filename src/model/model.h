@@ -55,8 +55,9 @@ size_t model_scratch_bytes(const struct model_scratch *s);
 uint64_t model_activation_bytes(const struct model_params *p, int max_rows, bool head);
 
 /* Run rows 0 … batch->n - 1 through the loaded layers. Exactly one of tokens (embedding loaded) and
- * hidden_in is given; hidden_out [n][hidden] or NULL; with the head, `wanted` lists n_wanted row
- * indexes in ascending order whose logits go to logits [n_wanted][vocab]. */
+ * hidden_in is given. Without the head all rows go to hidden_out [n][hidden]; with it, `wanted`
+ * lists n_wanted row indexes in ascending order whose logits go to logits [n_wanted][vocab], and of
+ * the last layer the other rows take only what the KV store needs. */
 struct model_io {
     const struct batch *batch;
     const int32_t *tokens;
