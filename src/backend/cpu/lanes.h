@@ -17,8 +17,9 @@
  *   lanes_greatest(v)             the greatest lane; no lane is a NaN
  *   lanes_sum(v)                  stripe_tree (kernels.h)
  *   lanes_transpose(to, from, i)  to[16][LANES_TILE] = from[LANES_TILE][i … i + 15]
- *   lanes_prefetch(p)             the line of p into the second-level cache (more of those can be
- *                                 on their way than into the first); p may be any address */
+ *   lanes_prefetch(p)             the line of p into a cache that is near enough: the second with 256
+ *                                 and 128 bits, where more lines can be on their way than into the
+ *                                 first, that one with 512; p may be any address */
 #ifndef SHOAL_BACKEND_CPU_LANES_H
 #define SHOAL_BACKEND_CPU_LANES_H
 
