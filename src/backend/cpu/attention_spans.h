@@ -169,7 +169,21 @@ struct score_part {
     const struct score_job *job;
     const uint8_t *blocks[SPAN], *ahead[SPAN];
     float *scores;
+    const float *next; /* the scores after these, or the first */
 };
+
+/* Read the lines that the next span's scores go to, of blocks [begin, end) of it. Keys and values
+ * drive them from the first cache between one chunk and the next, and a store that has to bring its
+ * line back waits in line behind all that is being fetched. (2048 positions of f16, two threads of
+ * a Zen 5: 5 % less; one thread: nothing. f32 is slower with it.) */
+FORCE_INLINE void read_next(const struct score_part *part, int begin, int end, const int n_q)
+{
+    for (int b = begin; b < end; b++) {
+        UNROLL
+        for (int i = 0; i < n_q; i++)
+            (void)*(const volatile char *)(part->next + i * ATTENTION_CHUNK + b * LANES);
+    }
+}
 
 /* Scores of n_q queries at the positions of n_b blocks. In each segment of the dimensions one of
  * the blocks ahead (or a part of it) is fetched. */
@@ -190,6 +204,8 @@ FORCE_INLINE void score_span(const struct score_part *part, const int n_q, const
         else
             score_dims(&sums, q, part->blocks, next, l->head_size * s / n_b,
                        l->head_size * (s + 1) / n_b, n_q, n_b, type);
+        if (type == KV_F16)
+            read_next(part, s * n_b / n_segments, (s + 1) * n_b / n_segments, n_q);
     }
     struct lanes scale = lanes_all(part->job->scale);
     UNROLL
@@ -218,6 +234,7 @@ FORCE_INLINE void score_group(const struct score_job *job, score_span_fn *span, 
             part.ahead[j] = job->ahead[block];
         }
         part.scores = job->scores + (size_t)from * LANES;
+        part.next = from + n_b < job->n ? part.scores + n_b * LANES : job->scores;
         span(&part);
     }
 }
